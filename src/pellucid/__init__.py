@@ -1,0 +1,49 @@
+"""Pellucid: convolutional networks you can see through.
+
+Trains image classifiers on an ordinary CPU, and lets you open any number in them. Start with `pellucid.fit`, or with
+`pellucid.ops` and `pellucid.reference` for single convolutions. Everything is imported when first used.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+__version__ = "0.1.0"
+
+_MODULES = ("data", "evaluation", "geometry", "layers", "network", "ops", "optim", "reference", "schedules", "zoo")
+_NAMES = {
+    "Diverged": "engine.training",
+    "KernelError": "engine.library",
+    "Model": "model",
+    "Network": "network",
+    "Preprocessing": "preprocessing",
+    "TrainStep": "engine.training",
+    "fit": "training.fit",
+    "load": "model",
+    "set_threads": "engine.threads",
+    "threads": "engine.threads",
+}
+__all__ = [*_MODULES, *_NAMES]  # noqa: PLE0604
+
+if TYPE_CHECKING:
+    from . import data, evaluation, geometry, layers, network, ops, optim, reference, schedules, zoo
+    from .engine.library import KernelError
+    from .engine.threads import set_threads, threads
+    from .engine.training import Diverged, TrainStep
+    from .model import Model, load
+    from .network import Network
+    from .preprocessing import Preprocessing
+    from .training.fit import fit
+
+
+def __getattr__(name: str):
+    if name in _MODULES:
+        return import_module(f"{__name__}.{name}")
+    if name in _NAMES:
+        value = getattr(import_module(f"{__name__}.{_NAMES[name]}"), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__():
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,320 @@
+"""The command line. It computes nothing: each command calls the library and prints what it gives back.
+
+Imports stand where they are used, so that a command starts as fast as its own work allows.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+OVERVIEW = """\
+Pellucid: convolutional networks you can see through.
+
+  pellucid train DATA           train a classifier on labelled images
+  pellucid evaluate MODEL DATA  say how good a model is, class by class
+  pellucid predict MODEL PATH   say what is in an image
+  pellucid summary NET          list a network's layers, sizes and costs
+
+Try this first; it takes seconds and needs nothing else:
+
+  pellucid train digits
+
+Each command explains itself, with examples: pellucid train --help
+"""
+
+app = typer.Typer(
+    add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output, all else elsewhere.")]
+Threads = Annotated[int | None, typer.Option(min=1, metavar="N", help="Threads to use; by default all processors.")]
+ModelPath = Annotated[str, typer.Argument(metavar="MODEL", help="A .safetensors file or the folder of a run.")]
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line; always ends with SystemExit: 0 success, 2 a wrong command line, 1 everything else."""
+    app(args=arguments, prog_name="pellucid")
+
+
+def command(function):
+    """Decorator: a command whose errors end it with status 1 and one line that says what to do."""
+
+    @functools.wraps(function)
+    def guarded(*args, **kwargs):
+        try:
+            function(*args, **kwargs)
+        except (typer.Exit, typer.BadParameter, BrokenPipeError):
+            raise
+        except KeyboardInterrupt:
+            fail("stopped by Ctrl-C")
+        except Exception as e:
+            if os.environ.get("PELLUCID_TRACEBACK"):
+                raise
+            fail(one_line(e))
+
+    return app.command()(guarded)
+
+
+def fail(message: str) -> None:
+    """Say what is wrong and end with status 1."""
+    say(f"pellucid: {message}")
+    raise typer.Exit(1)
+
+
+def one_line(error: Exception) -> str:
+    """An error as one line. What is not an error of use is a fault of ours, and says so."""
+    text = " ".join(str(error).split())
+    if isinstance(error, MemoryError):
+        return "there is not enough memory; use a smaller --batch-size or fewer images"
+    if isinstance(error, ImportError):
+        return f"{text}; install it with pip, or install pellucid again"
+    if isinstance(error, ValueError | OSError) and text:
+        return text
+    return f"internal error, {type(error).__name__}: {text}; PELLUCID_TRACEBACK=1 shows where. Please report it"
+
+
+def say(text: str) -> None:
+    """A line for people, on standard error."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def show_json(value: dict) -> None:
+    print(json.dumps(value, allow_nan=False), flush=True)
+
+
+def show_version(wanted: bool) -> None:
+    if wanted:
+        from . import __version__
+
+        print(f"pellucid {__version__}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def overview(
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", callback=show_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+) -> None:
+    """Convolutional networks you can see through: train, evaluate and use image classifiers on your CPU.
+
+    Try this first: pellucid train digits
+    """
+    if context.invoked_subcommand is None:
+        print(OVERVIEW, end="")
+
+
+@command
+def train(
+    data: Annotated[str | None, typer.Argument(
+        metavar="DATA", help="digits, mnist, fashion-mnist, an .npz file or a folder of IDX files.", show_default=False,
+    )] = None,
+    net: Annotated[str | None, typer.Option(metavar="NAME", help="The network, lenet if not given.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, metavar="N", help="Times to go through the images.")] = None,
+    time: Annotated[str | None, typer.Option(metavar="TIME", help="Train that long instead: 90s, 2m, 1h30m.")] = None,
+    out: Annotated[str | None, typer.Option(
+        metavar="DIR", help="The run folder; runs/DATA-NET-1 (or 2, ...) if not given.")] = None,
+    resume: Annotated[str | None, typer.Option(
+        metavar="DIR", help="Continue the run in this folder, as if it had never stopped.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, metavar="N", help="Decides everything random; 0 if not given.",
+                                             show_default=False)] = None,
+    lr: Annotated[float | None, typer.Option(metavar="X", help="The highest learning rate of the schedule.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, metavar="N", help="Images a step.")] = None,
+    shift: Annotated[int | None, typer.Option(
+        min=0, metavar="PIXELS", help="Move training images at random by so much; 0 for not at all.")] = None,
+    threads: Threads = None,
+    as_json: Json = False,
+) -> None:
+    """Train a classifier on labelled images.
+
+    A part of the images is set aside: some to choose the best weights (validation), and, where the data bring no test
+    images of their own, a quarter to say at the end how good they are. Ctrl-C stops and keeps the best.
+
+    \b
+    Examples:
+      pellucid train digits
+      pellucid train photos.npz --time 2m --out runs/photos
+      pellucid train --resume runs/photos
+    """
+    settings = {"--net": net, "--epochs": epochs, "--time": time, "--out": out, "--seed": seed, "--lr": lr,
+                "--batch-size": batch_size, "--shift": shift}
+    if resume is not None and (given := [name for name, value in settings.items() if value is not None]):
+        raise typer.BadParameter(f"--resume keeps the settings of the run; leave out {', '.join(given)}")
+    if resume is None and data is None:
+        raise typer.BadParameter("say what to train on, for example: pellucid train digits")
+    if epochs is not None and time is not None:
+        raise typer.BadParameter("give --epochs or --time, not both")
+    if time is not None:
+        _check_duration(time)
+    set_threads(threads)
+    from . import cli_text
+    from .training.fit import fit
+    from .training.progress import display
+
+    with display() as progress:
+        run = fit(
+            net, data, epochs=epochs, time=time, seed=seed or 0, out=resume or out, batch_size=batch_size, lr=lr,
+            shift=shift, resume=resume is not None, progress=progress,
+            on_start=lambda setup, folder: say(cli_text.start(setup, folder)), command=["pellucid", *sys.argv[1:]],
+        )
+    if as_json:
+        show_json(run.to_json())
+    if run.interrupted:
+        say(cli_text.interrupted(run))
+        raise typer.Exit(1)
+    if not as_json:
+        print(cli_text.finished(run))
+
+
+def _check_duration(time: str) -> None:
+    from .training.plan import duration
+
+    try:
+        duration(time)
+    except ValueError as e:
+        raise typer.BadParameter(str(e)) from None
+
+
+@command
+def evaluate(
+    model: ModelPath,
+    data: Annotated[str, typer.Argument(metavar="DATA", help="As for train.")],
+    threads: Threads = None,
+    as_json: Json = False,
+) -> None:
+    """Say how good a model is on labelled images, class by class.
+
+    On the data it was trained on, only the test images count, those it never saw. On other data, their test images if
+    they have some of their own, else all.
+
+    \b
+    Examples:
+      pellucid evaluate runs/digits-lenet-1 digits
+      pellucid evaluate model.safetensors more.npz --json
+    """
+    set_threads(threads)
+    from . import cli_text
+    from .evaluation import evaluate_on
+    from .model import load
+
+    path = model_file(model)
+    part, result = evaluate_on(load(path), data)
+    if as_json:
+        show_json({"model": str(path), "data": data, "images": part, **result.to_json()})
+    else:
+        print(cli_text.evaluation(part, result))
+
+
+@command
+def predict(
+    model: ModelPath,
+    paths: Annotated[list[str], typer.Argument(metavar="PATH", help="Images, or .npz files with arrays of them.")],
+    threads: Threads = None,
+    as_json: Json = False,
+) -> None:
+    """Say what is in images.
+
+    A file that cannot be read is reported and the others go on; the exit status is then 1.
+
+    \b
+    Examples:
+      pellucid predict runs/digits-lenet-1 three.png
+      pellucid predict model.safetensors *.jpg --json
+    """
+    set_threads(threads)
+    from . import cli_text
+    from .model import load
+    from .prediction import predict_files
+
+    file = model_file(model)
+    predictions, failures = [], []
+    for found in predict_files(load(file), paths):
+        if isinstance(found, dict):
+            predictions.append(found)
+            if not as_json:
+                print(cli_text.prediction(found), flush=True)
+        else:
+            failures.append({"path": found[0], "error": one_line(found[1])})
+            say(f"pellucid: {found[0]}: {one_line(found[1]).removeprefix(f'{found[0]}: ')}")
+    if as_json:
+        show_json({"model": str(file), "predictions": predictions, "failures": failures})
+    if failures:
+        raise typer.Exit(1)
+
+
+@command
+def summary(
+    network: Annotated[str, typer.Argument(metavar="NET|MODEL", help="A network, a model file or a run folder.")],
+    shape: Annotated[str | None, typer.Option("--input", metavar="HxWxC", help="Size of the images: 28x28x1.")] = None,
+    classes: Annotated[int | None, typer.Option(min=1, metavar="N", help="Number of classes.")] = None,
+    as_json: Json = False,
+) -> None:
+    """List a network's layers: what each puts out, holds, computes and sees.
+
+    \b
+    Examples:
+      pellucid summary lenet
+      pellucid summary lenet --input 32x32x3 --classes 100
+      pellucid summary runs/digits-lenet-1
+    """
+    if is_model(network):
+        if shape is not None or classes is not None:
+            raise typer.BadParameter("--input and --classes are for a network's name; a model has its own")
+        from .model import load
+
+        net = load(model_file(network)).network
+    else:
+        from . import zoo
+
+        if network not in zoo.names():
+            raise ValueError(f"{network}: no such file, run folder or network; networks are {', '.join(zoo.names())}")
+        net = zoo.build(network, input_shape=_shape(shape), classes=classes)
+    from . import cli_text
+
+    if as_json:
+        show_json(cli_text.layers(net))
+    else:
+        print(net.summary())
+
+
+def _shape(text: str | None) -> tuple[int, ...] | None:
+    if text is None:
+        return None
+    parts = text.lower().split("x")
+    if not 1 <= len(parts) <= 3 or not all(p.isdecimal() and int(p) for p in parts):
+        raise typer.BadParameter(f"cannot read the size {text!r}; write it like 28x28x1 (height, width, channels)")
+    return tuple(map(int, parts))
+
+
+def is_model(text: str) -> bool:
+    """Whether a text names a model on disk rather than a network."""
+    return text.endswith(".safetensors") or os.sep in text or Path(text).exists()
+
+
+def model_file(text: str) -> Path:
+    """The file of a model given as a file or as a run folder."""
+    path = Path(text)
+    if not path.is_dir():
+        if path.name == "last.safetensors" and path.is_file():
+            raise ValueError(f"{path} holds the state of training; the model is {path.with_name('best.safetensors')}")
+        return path
+    best = path / "best.safetensors"
+    if not best.is_file():
+        raise ValueError(f"{path} has no best.safetensors; give a model file or the folder of a run")
+    return best
+
+
+def set_threads(count: int | None) -> None:
+    if count is not None:
+        from .engine.threads import set_threads
+
+        set_threads(count)

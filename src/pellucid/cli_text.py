@@ -1,0 +1,114 @@
+"""What the commands say: results as text for people, and the layers of a network as data."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .engine.threads import threads
+from .summary import by
+from .training.plan import spoken
+from .training.progress import percent
+
+if TYPE_CHECKING:
+    from .evaluation import Evaluation
+    from .network import Network
+    from .training.fit import Run
+    from .training.setup import Setup
+
+
+def start(setup: Setup, folder: Path | None) -> str:
+    """What is about to be trained, on what, for how long, where."""
+    plan, split = setup.plan, setup.split
+    where = f"; in {folder}" if folder else ""
+    return (
+        f"{setup.data}: {split['train']:,} images to train on, {split['validation']:,} for validation, "
+        f"{split['test']:,} for the test; {by(setup.network.input_shape)} in {len(setup.classes)} classes\n"
+        f"{setup.network_name}: {setup.network.parameter_count:,} parameters; {number(plan.epochs, 'epoch')} of "
+        f"{number(plan.epoch_steps, 'step')} of {number(plan.batch_size, 'image')}; "
+        f"{number(threads(), 'thread')}{where}"
+    )
+
+
+def finished(run: Run) -> str:
+    """How good the best weights are, where everything is, what to do next."""
+    model, data = quoted(run.folder / "best.safetensors"), quoted(run.setup.source or run.setup.data)
+    return (
+        f"test accuracy  {percent(run.test_accuracy)} ({run.test['correct']:,} of {run.test['count']:,} images that "
+        "training never saw)\n"
+        f"validation     {percent(run.best['validation_accuracy'])} in epoch {run.best['epoch']} of {run.epochs}\n"
+        f"time           {spoken(run.seconds)}\n"
+        f"run folder     {run.folder}\n\n"
+        f"Next:  pellucid evaluate {model} {data}\n"
+        f"       pellucid predict {model} IMAGE.png"
+    )
+
+
+def interrupted(run: Run) -> str:
+    """What Ctrl-C left, and how to go on."""
+    return (
+        f"Stopped after step {run.steps:,} of {run.setup.plan.steps:,}. The best weights so far "
+        f"({percent(run.best['validation_accuracy'])} in validation) are in {run.folder / 'best.safetensors'}\n"
+        f"Continue with: pellucid train --resume {quoted(run.folder)}"
+    )
+
+
+def evaluation(part: str, result: Evaluation) -> str:
+    """An evaluation as a few figures and a table with a row a class."""
+    lines = [
+        f"{part}: {number(result.count, 'image')}",
+        f"accuracy  {percent(result.accuracy)} ({result.correct:,} right)",
+        *(f"top {k:<4}  {percent(share)}" for k, share in result.top.items() if k > 1),
+        f"log loss  {result.log_loss:.4f}", "",
+    ]
+    width = max(5, *(len(c.name) for c in result.classes))
+    lines.append(f"{'class':<{width}}  images   right    share  log loss  most often taken for")
+    for index, c in enumerate(result.classes):
+        if not c.count:
+            lines.append(f"{c.name:<{width}}  {0:>6}")
+            continue
+        wrong = result.confusion[index].copy()
+        wrong[index] = 0
+        taken = f"{result.classes[wrong.argmax()].name} ({wrong.max()} times)" if wrong.max() else ""
+        lines.append(f"{c.name:<{width}}  {c.count:>6,}  {c.correct:>6,}  {c.accuracy:>7.1%}  {c.log_loss:>8.4f}  "
+                     f"{taken}".rstrip())
+    return "\n".join(lines)
+
+
+def prediction(found: dict) -> str:
+    """One image: the three most probable classes."""
+    where = found["path"] if found["index"] is None else f"{found['path']}[{found['index']}]"
+    ranked = list(found["probabilities"].items())[:3]
+    return f"{where}: " + ", ".join(f"{name} {share:.1%}" for name, share in ranked)
+
+
+def layers(network: Network) -> dict:
+    """The table of `Network.summary` as data; memory in bytes of float32, for one image."""
+    counts, macs = network.parameter_counts, network.macs
+    memory, fields = network.activation_bytes, network.receptive_fields
+    return {
+        "input": list(network.input_shape),
+        "output": list(network.output_shape),
+        "parameters": network.parameter_count,
+        "macs": sum(macs.values()),
+        "layers": [
+            {
+                "name": node.name, "kind": type(node.layer).__name__, "inputs": list(node.inputs),
+                "output": list(network.shapes[node.name]), "kernel": node.layer.kernel_text(),
+                "parameters": counts[node.name], "macs": macs[node.name], "memory": memory[node.name],
+                "receptive_field": fields[node.name] and [field.size for field in fields[node.name]],
+            }
+            for node in network.nodes
+        ],
+    }
+
+
+def number(count: int, noun: str) -> str:
+    """1 epoch, 2 epochs."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def quoted(path: object) -> str:
+    """A path as the shell takes it."""
+    return shlex.quote(str(path))

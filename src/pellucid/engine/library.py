@@ -1,0 +1,192 @@
+"""Load the compiled kernels for this machine and call them.
+
+Signatures are read from the metadata Halide compiled in, so a call is checked by name, type and dimension here, and
+by extent inside the kernel; what does not fit is a Python exception.
+"""
+
+from __future__ import annotations
+
+import ctypes as ct
+import json
+import os
+import re
+import threading
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+from .halide_abi import ERROR_HANDLER, Buffer, Dimension, Metadata, Type
+from .threads import threads
+
+FOLDER = Path(__file__).parent / "compiled"
+
+
+class KernelError(RuntimeError):
+    """A kernel refused its arguments, or there is no kernel."""
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One argument of a kernel."""
+
+    name: str
+    is_buffer: bool
+    dimensions: int
+    dtype: np.dtype
+
+
+@dataclass(frozen=True)
+class View:
+    """Memory as a kernel sees it: (min, extent, stride in elements) a dimension, innermost first."""
+
+    address: int  # of the element at the mins
+    dtype: np.dtype
+    dims: tuple[tuple[int, int, int], ...]
+    owner: object = None  # keeps the memory alive
+
+    @classmethod
+    def of(cls, array: np.ndarray) -> View:
+        """An array, its last axis innermost."""
+        dims = tuple((0, n, s // array.itemsize) for n, s in zip(reversed(array.shape), reversed(array.strides), strict=True))
+        return cls(array.ctypes.data, array.dtype, dims, array)
+
+    def buffer(self) -> Buffer:
+        dims = (Dimension * len(self.dims))(*[Dimension(m, e, s, 0) for m, e, s in self.dims])
+        b = Buffer(0, None, self.address, 0, Type.of(self.dtype), len(self.dims), dims, None)
+        b.keep = (dims, self.owner)
+        return b
+
+
+class Call:
+    """A kernel with all its arguments in place: run it as often as you like."""
+
+    __slots__ = ("function", "argv", "library", "keep", "name")
+
+    def __init__(self, kernel: Kernel, values: list):
+        self.name, self.function, self.library, self.keep = kernel.name, kernel.function, kernel.library, values
+        self.argv = (ct.c_void_p * len(values))(*[ct.addressof(v) for v in values])
+
+    def __call__(self) -> None:
+        """Raises KernelError when a buffer does not fit; nothing outside it was touched."""
+        if self.function(self.argv):
+            raise KernelError(f"{self.name}: {self.library.last_error()}")
+
+
+class Kernel:
+    """One compiled kernel and its signature."""
+
+    def __init__(self, library: Library, name: str):
+        self.library, self.name = library, name
+        self.function = getattr(library.handle, name + "_argv")
+        self.function.argtypes, self.function.restype = [ct.c_void_p], ct.c_int
+        describe = getattr(library.handle, name + "_metadata")
+        describe.restype = ct.POINTER(Metadata)
+        metadata = describe().contents
+        self.slots = []
+        for a in metadata.arguments[: metadata.num_arguments]:
+            # Halide numbers repeated function names: y, y$1, ...
+            # The outputs of a function with several values are y.0, y.1, ...
+            name = re.sub(r"\$\d+", "", a.name.decode())
+            self.slots.append(Slot(name, a.kind != 0, a.dimensions, a.type.dtype()))
+
+    def bind(self, **arguments: View | np.ndarray | int | float) -> Call:
+        """The kernel with these arguments. Raises KernelError when a name, type or number of dimensions differs."""
+        if names := {s.name for s in self.slots} ^ set(arguments):
+            raise KernelError(f"{self.name} takes {', '.join(s.name for s in self.slots)}; check {', '.join(sorted(names))}")
+        values = []
+        for slot in self.slots:
+            value = arguments[slot.name]
+            if not slot.is_buffer:
+                values.append(np.ctypeslib.as_ctypes_type(slot.dtype)(value))
+                continue
+            view = value if isinstance(value, View) else View.of(value)
+            if view.dtype != slot.dtype or len(view.dims) != slot.dimensions:
+                raise KernelError(f"{self.name}: {slot.name} must be {slot.dtype} with {slot.dimensions} dimensions, "
+                                  f"got {view.dtype} with {len(view.dims)}")
+            values.append(view.buffer())
+        return Call(self, values)
+
+
+class Library:
+    """The kernels of one instruction set."""
+
+    def __init__(self, path: Path, isa: str, names: Iterable[str]):
+        self.isa, self.names = isa, frozenset(names)
+        self.handle = ct.CDLL(str(path))
+        self._errors = threading.local()
+        self._handler = ERROR_HANDLER(self._note)  # kept: the library calls it for as long as it lives
+        self.handle.halide_set_error_handler(self._handler)
+        self._threads = None
+        self._kernels: dict[str, Kernel] = {}
+
+    def _note(self, context, message):
+        self._errors.text = message.decode(errors="replace").strip()
+
+    def last_error(self) -> str:
+        """What the last failed call of this thread said."""
+        return getattr(self._errors, "text", "the kernel failed and did not say why")
+
+    def kernel(self, name: str) -> Kernel:
+        """Raises KernelError when the build has no kernel of that name."""
+        if name not in self._kernels:
+            if name not in self.names:
+                raise KernelError(f"this build has no kernel {name!r} for {self.isa}; rebuild with `pip install .`")
+            self._kernels[name] = Kernel(self, name)
+        return self._kernels[name]
+
+    def run(self, calls: Iterable[Call]) -> None:
+        """Run calls in order, with the number of threads in force."""
+        if (count := threads()) != self._threads:
+            self.handle.halide_set_num_threads(count)
+            self._threads = count
+        for call in calls:
+            call()
+
+    def tiles(self, stem: str) -> tuple[int, ...]:
+        """The tile widths a kernel was compiled for: names `stem_N`."""
+        return tuple(sorted(int(n[len(stem) + 1:]) for n in self.names if n.startswith(stem + "_") and n[len(stem) + 1:].isdigit()))
+
+
+def isas(folder: Path = FOLDER) -> list[str]:
+    """Instruction sets that were built and that this machine can execute, best last.
+
+    Raises KernelError in one line when nothing was built, or nothing this machine can execute.
+    """
+    try:
+        manifest = json.loads((folder / "manifest.json").read_text())
+    except FileNotFoundError:
+        raise KernelError("the kernels have not been compiled; run `pip install .` in Pellucid's source folder, "
+                          "or `python -m pellucid.kernels.build` where Halide is installed") from None
+    usable = [name for name, entry in manifest.items() if _can_execute(folder / entry["file"], entry["features"])]
+    if not usable:
+        wanted = "; ".join(f"{n} needs {', '.join(e['needs']) or 'another processor'}" for n, e in manifest.items())
+        raise KernelError(f"Pellucid was built for a better machine than this one ({wanted}); "
+                          "rebuild it here: pip install --force-reinstall --no-cache-dir .")
+    return usable
+
+
+def _can_execute(path: Path, features: list[int]) -> bool:
+    """Ask the library's own run time, whose code is compiled for no particular instruction set."""
+    try:
+        handle = ct.CDLL(str(path))
+    except OSError:  # another architecture's library
+        return False
+    words = (ct.c_uint64 * len(features))(*features)
+    return bool(handle.halide_can_use_target_features(len(features), words))
+
+
+@cache
+def library(isa: str | None = None) -> Library:
+    """The kernels for an instruction set: the given one, else PELLUCID_ISA, else the best this machine executes.
+
+    Raises KernelError when there is none, ValueError when the named one cannot be used here.
+    """
+    usable = isas()
+    isa = isa or os.environ.get("PELLUCID_ISA") or usable[-1]
+    if isa not in usable:
+        raise ValueError(f"no kernels for {isa!r} here; this build and machine have {', '.join(usable)}")
+    entry = json.loads((FOLDER / "manifest.json").read_text())[isa]
+    return Library(FOLDER / entry["file"], isa, entry["kernels"])

@@ -1,0 +1,183 @@
+"""A network, a batch size and a mode become one arena and a flat list of kernel calls.
+
+No graph is walked and nothing is allocated when a plan runs.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable
+
+import numpy as np
+
+from ..geometry import BLOCK
+from ..layers.activation import ReLU
+from ..layers.conv import Conv
+from ..network import INPUT, Network, Node
+from .builder import Builder
+from .library import Library, library
+from .parameters import ParameterBuffer
+from .tensor import Tensor, aligned
+
+
+class Plan:
+    """The calls that compute a network's output, and its gradients, for batches of one size.
+
+    `gradient` is where the parameters' gradients go; without it there is no backward pass. The backward pass begins
+    from the loss, if one is given (then `labels` are read and `losses` written), else from `cotangent`.
+    `taps` names nodes whose values `value` can read. `input_gradient` asks for the gradient to the images.
+    """
+
+    def __init__(self, network: Network, parameters: ParameterBuffer, batch: int, *,
+                 gradient: ParameterBuffer | None = None, training: bool = False, loss=None,
+                 taps: Collection[str] = (), input_gradient: bool = False, kernels: Library | None = None):
+        self.network, self.batch, self.library = network, batch, kernels or library()
+        b = self._builder = Builder(self.library, batch, parameters, gradient, training)
+        self._taps = set(taps) | {network.output}
+        self.image = aligned(batch * int(np.prod(network.input_shape)), np.float32).reshape(batch, *network.input_shape)
+        self.bytes_image = np.zeros(self.image.shape, np.uint8)
+        self.scale, self.shift = (np.full(network.input_shape[-1], v, np.float32) for v in (1, 0))
+        self.labels, self.counter = b.labels, b.counter
+        self._stores: dict[str, tuple] = {}
+
+        values = self._lower_forward(b, input_gradient)
+        for name in self._taps:
+            values[name].storage.pinned = True
+        self._split = len(b.notes)
+        if gradient is not None:
+            self._lower_backward(b, values, loss)
+        self._bind(b, values)
+
+    # Making the plan.
+
+    def _lower_forward(self, b: Builder, input_gradient: bool) -> dict[str, Tensor]:
+        readers: dict[str, list[Node]] = defaultdict(list)
+        for node in self.network.nodes:
+            for name in node.inputs:
+                readers[name].append(node)
+        shape = self.network.input_shape
+        as_it_comes = len(shape) > 1 and all(
+            isinstance(n.layer, Conv) and n.layer.reads_image(shape) for n in readers[INPUT])
+        x = b.tensor(shape, inner=shape[-1] if as_it_comes else BLOCK)
+        x.needs_gradient = input_gradient and b.gradients
+        x.storage.pinned = True  # written before the first call
+        values, self._backward = {INPUT: x}, []
+        fused: dict[str, str] = {}
+        for node in self.network.nodes:
+            if node.name in fused:
+                values[node.name] = values[fused[node.name]]
+                continue
+            inputs = [values[i] for i in node.inputs]
+            after = readers[node.name]
+            b.node, b.readers = node.name, [n.layer for n in after] if node.name not in self._taps else []
+            options = {}
+            if (node.layer.fuses_relu and len(after) == 1 and isinstance(after[0].layer, ReLU)
+                    and node.name not in self._taps):
+                options["relu"] = True
+                fused[after[0].name] = node.name
+            y, backward = node.layer.lower(b, *inputs, **options)
+            trainable = any(p.trainable for p in node.layer.parameters(*(t.logical for t in inputs)).values())
+            if y not in inputs:
+                y.needs_gradient = b.gradients and (trainable or any(t.needs_gradient for t in inputs))
+            values[node.name] = y
+            if y.needs_gradient:
+                self._backward.append((node.name, inputs, y, backward))
+        return values
+
+    def _lower_backward(self, b: Builder, values: dict[str, Tensor], loss) -> None:
+        received: dict[int, list[Tensor]] = defaultdict(list)
+        output = values[self.network.output]
+        if loss:
+            self.losses, dy = loss.lower(b, output)
+            self._forward_end = len(b.notes)
+        else:
+            dy = b.like(output)
+            dy.storage.pinned = True
+            self.cotangent = np.zeros((self.batch, *self.network.output_shape), np.float32)
+            self._load(b, self.cotangent, "input_f32", dy, *(np.full(self.network.output_shape[-1], v, "f") for v in (1, 0)))
+        received[id(output)].append(dy)
+        for name, inputs, y, backward in reversed(self._backward):
+            b.node = name
+            parts = received.pop(id(y), [])
+            if not parts:
+                continue
+            for x, dx in zip(inputs, backward(_summed(b, parts)), strict=True):
+                if dx is not None:
+                    received[id(x)].append(dx)
+        self.input_gradient = None
+        if values[INPUT].needs_gradient and (parts := received[id(values[INPUT])]):
+            dx = _summed(b, parts)
+            dx.storage.pinned = True
+            self.input_gradient = np.zeros(self.image.shape, np.float32)
+            b.call("store_f32", x=dx, out=_as_image(self.input_gradient))
+
+    def _load(self, b: Builder, source: np.ndarray, kernel: str, target: Tensor, scale, shift) -> None:
+        b.call(kernel, image=_as_image(source), scale=scale, shift=shift, inner=target.inner, y=target)
+
+    def _bind(self, b: Builder, values: dict[str, Tensor]) -> None:
+        """The network's own calls, then, bound apart, loading either kind of image and storing what is tapped."""
+        end = len(b.notes)
+        x = values[INPUT]
+        self._load(b, self.image, "input_f32", x, *(np.full(x.shape[2], v, "f") for v in (1, 0)))
+        self._load(b, self.bytes_image, "input_u8", x, self.scale, self.shift)
+        for name in sorted(self._taps):
+            out = np.zeros((self.batch, *self.network.shapes[name]), np.float32)
+            self._stores[name] = (len(b.notes), out)
+            b.call("store_f32", x=values[name], out=_as_image(out))
+        self._prepared, calls, self._arena = b.bind()
+        self._calls, self._load_f32, self._load_u8 = calls[:end], calls[end], calls[end + 1]
+        self._stores = {name: (calls[i], out) for name, (i, out) in self._stores.items()}
+        self._forward = self._calls[:getattr(self, "_forward_end", self._split)]
+        self._rest = self._calls[len(self._forward):]
+        self._keep = b
+
+    # Running it.
+
+    @property
+    def memory(self) -> int:
+        """Bytes of the arena."""
+        return self._arena.nbytes
+
+    def prepare(self) -> None:
+        """Do what depends on the parameters alone. To be called after they change, unless training."""
+        self.library.run(self._prepared)
+
+    def forward(self, images: np.ndarray) -> None:
+        """Compute every value for `images`, as `load` takes them."""
+        self.load(images)
+        self.library.run(self._forward)
+
+    def load(self, images: np.ndarray) -> None:
+        """Take in images: (N, ...) float32 as the network reads them, or uint8 to be multiplied by `scale` and moved by
+        `shift`. Fewer than the batch are allowed; the rest of the batch is then whatever it was."""
+        target, load = (self.bytes_image, self._load_u8) if images.dtype == np.uint8 else (self.image, self._load_f32)
+        target[:len(images)] = images
+        self.library.run([load])
+
+    def backward(self, cotangent: np.ndarray | None = None) -> None:
+        """Compute the gradients, after `forward`; `cotangent` is that of the output where there is no loss."""
+        if cotangent is not None:
+            self.cotangent[:] = cotangent
+        self.library.run(self._rest)
+
+    def value(self, name: str | None = None) -> np.ndarray:
+        """The value of a tapped node, by default the output: (N, ...) float32, overwritten by the next call."""
+        call, out = self._stores[name or self.network.output]
+        self.library.run([call])
+        return out
+
+
+def _summed(b: Builder, parts: Iterable[Tensor]) -> Tensor:
+    """The sum of gradients from several readers."""
+    total, *rest = parts
+    for part in rest:
+        y = b.like(total)
+        b.call("add", a=total, b=part, y=y)
+        total = y
+    return total
+
+
+def _as_image(array: np.ndarray) -> np.ndarray:
+    """(N, H, W, C) for images, signals and features alike."""
+    n, *shape = array.shape
+    return array.reshape(n, *(1,) * (3 - len(shape)), *shape)

@@ -1,0 +1,124 @@
+"""One step of training: forward, loss, backward, update. After the first call nothing is allocated."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import isfinite
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..layers.dropout import mix
+from ..layers.loss import CrossEntropy
+from ..optim import Optimiser
+from .parameters import ParameterBuffer
+from .plan import Plan
+from .tensor import aligned
+
+if TYPE_CHECKING:
+    from ..model import Model
+
+
+class Diverged(ValueError):
+    """The loss or a gradient is not a finite number. The weights are those of the step before."""
+
+    def __init__(self, step: int, what: str, lr: float):
+        super().__init__(f"training diverged at step {step}: the {what} is not a finite number; the weights before that "
+                         f"step are kept; try a lower learning rate than {lr:.3g}, or look for wrong values in the data")
+        self.step = step
+
+
+class TrainStep:
+    """Call it with images and labels: it updates the model's parameters and returns the mean loss before the update.
+
+    Images are (batch_size, *input_shape), uint8 (the model's preprocessing is applied on the way in) or float32 as
+    the network reads them; labels are integers (batch_size,). `seed` decides what dropout drops. The same seed, steps
+    and batches give the same parameters to the bit, whatever the number of threads.
+    """
+
+    def __init__(self, model: Model, batch_size: int, optimizer: Optimiser, *, label_smoothing: float = 0.0, seed: int = 0):
+        if not isinstance(batch_size, int) or isinstance(batch_size, bool) or batch_size < 1:
+            raise ValueError(f"batch_size must be an integer of at least 1, got {batch_size!r}")
+        self.model, self.batch_size, self.optimizer, self.seed = model, batch_size, optimizer, seed
+        self.steps, self.lr = 0, optimizer.rate(0)
+        network, self._parameters = model.network, model.buffer
+        if len(network.output_shape) != 1:
+            raise ValueError(f"training needs a network that ends in scores (classes,), got {network.output_shape}; "
+                             "end it with Dense(classes)")
+        self._gradient = ParameterBuffer(network.parameters())
+        self._plan = Plan(network, self._parameters, batch_size, gradient=self._gradient, training=True,
+                          loss=CrossEntropy(label_smoothing))
+        if model.preprocessing:
+            self._plan.scale[:], self._plan.shift[:] = model.preprocessing.scale, model.preprocessing.shift
+        size = self._parameters.trainable_size
+        self._slots = {name: aligned(size, np.float32) for name in optimizer.slots}
+        self._rates = np.zeros(len(optimizer.rates(0)), np.float32)
+        kernel, arguments = optimizer.call(self._parameters.flat[:size], self._gradient.flat[:size], self._rates, self._slots)
+        self._update = self._plan.library.kernel(kernel).bind(**arguments)
+
+    def __call__(self, images: np.ndarray, labels: np.ndarray) -> float:
+        """Raises Diverged, before anything is updated, when the loss or a gradient is not finite; ValueError for
+        arrays that do not fit."""
+        images, labels = self._checked(np.asarray(images), np.asarray(labels))
+        plan, trainable = self._plan, self._parameters.trainable_size
+        statistics = self._parameters.flat[trainable:].copy()  # running means and variances
+        plan.labels[:] = labels
+        plan.counter[0] = mix(self.seed, self.steps)
+        plan.forward(images)
+        loss = float(plan.losses.mean(dtype=np.float64))
+        self.lr = self.optimizer.rate(self.steps)
+        if isfinite(loss):
+            plan.backward()
+            gradient = self._gradient.flat[:trainable]
+            finite = isfinite(np.dot(gradient, gradient)) or bool(np.isfinite(gradient).all())
+        if not isfinite(loss) or not finite:
+            self._parameters.flat[trainable:] = statistics
+            raise Diverged(self.steps + 1, "gradient" if isfinite(loss) else "loss", self.lr)
+        self._rates[:] = self.optimizer.rates(self.steps)
+        plan.library.run([self._update])
+        self.steps += 1
+        self.model.changed()
+        return loss
+
+    def _checked(self, images: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        expected = (self.batch_size, *self.model.network.input_shape)
+        if images.shape != expected or images.dtype not in (np.uint8, np.float32):
+            raise ValueError(f"expected uint8 or float32 images of shape {expected}, got {images.dtype} of {images.shape}")
+        if images.dtype == np.uint8 and not self.model.preprocessing:
+            raise ValueError("uint8 images need a model with preprocessing; pass Model(..., preprocessing=...) or float32")
+        classes = self.model.network.output_shape[0]
+        if labels.shape != (self.batch_size,) or labels.dtype.kind not in "iu":
+            raise ValueError(f"expected {self.batch_size} integer labels, got {labels.dtype} of shape {labels.shape}")
+        if labels.min() < 0 or labels.max() >= classes:
+            raise ValueError(f"labels must be from 0 to {classes - 1}, got {labels.min()} to {labels.max()}")
+        return images, labels
+
+    def gradients(self) -> dict[str, np.ndarray]:
+        """The trainable parameters' gradients of the last step, by name; read them before the next."""
+        trainable = {n for n, p in self.model.network.parameters().items() if p.trainable}
+        return {name: a for name, a in self._gradient.arrays.items() if name in trainable}
+
+    def memory(self) -> int:
+        """Bytes of activations, gradients and optimiser state, parameters not counted."""
+        return self._plan.memory + self._gradient.flat.nbytes + sum(s.nbytes for s in self._slots.values())
+
+    def state(self) -> dict[str, np.ndarray]:
+        """The optimiser's buffers as "slot.parameter" arrays in PyTorch's layout: with `steps`, all that resuming needs."""
+        return {f"{slot}.{name}": a for slot in self._slots for name, a in self._by_name(slot).items()}
+
+    def load_state(self, state: Mapping[str, np.ndarray], steps: int) -> None:
+        """Take up where a step with that `state()` stood. Raises ValueError for other names or shapes."""
+        mine = self.state()
+        if set(state) != set(mine):
+            raise ValueError(f"the optimiser's state must have {sorted(mine)}, got {sorted(state)}")
+        for name, array in mine.items():
+            if state[name].shape != array.shape:
+                raise ValueError(f"{name} must have shape {array.shape}, got {state[name].shape}")
+        for name, array in mine.items():
+            array[...] = state[name]
+        self.steps = steps
+
+    def _by_name(self, slot: str) -> dict[str, np.ndarray]:
+        flat, buffer = self._slots[slot], self._parameters
+        return {name: flat[buffer.offsets[name]:][:p.size].reshape(p.shape)
+                for name, p in self.model.network.parameters().items() if p.trainable}

@@ -1,0 +1,75 @@
+"""What every kernel file shares: the machine it is scheduled for, the shapes of its arguments, the registry.
+
+A kernel is a function from a `Machine` to a `Program`; `@kernel("name")` exports it under that C name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import halide as hl
+
+from ..geometry import BLOCK as LANES_OF_BLOCK  # channels side by side: the innermost dimension of every activation
+
+# name: (file it is written in, program for a machine or None where the machine has no use for it)
+KERNELS: dict[str, tuple[str, Callable[[Machine], Program | None]]] = {}
+
+
+@dataclass(frozen=True)
+class Machine:
+    """An instruction set as a schedule sees it."""
+
+    name: str
+    lanes: int  # float32 values in a vector register
+    registers: int  # vector registers
+
+    @property
+    def vectors(self) -> int:
+        """Registers that one block of channels fills."""
+        return LANES_OF_BLOCK // self.lanes
+
+
+@dataclass(frozen=True)
+class Program:
+    """A scheduled pipeline: its outputs, then its inputs and scalars. Names are the argument names of a call."""
+
+    outputs: list[hl.Func]
+    arguments: list
+
+
+def kernel(name: str, *options, when: Callable[[Machine], bool] = lambda machine: True):
+    """Register a program under its exported name, for the machines that `when` admits.
+
+    Options are passed on after the machine.
+    """
+
+    def register(build):
+        if name in KERNELS:
+            raise ValueError(f"two kernels are named {name}")
+        topic = build.__module__.rpartition(".")[2]
+        KERNELS[name] = topic, lambda machine: build(machine, *options) if when(machine) else None
+        return build
+
+    return register
+
+
+def variables(names: str) -> list[hl.Var]:
+    """`variables("c x y")` -> three loop variables."""
+    return [hl.Var(n) for n in names.split()]
+
+
+def pin(buffer):
+    """Fix dimension 0 of an argument to one block of channels, and return it."""
+    buffer.dim(0).set_bounds(0, LANES_OF_BLOCK).set_stride(1)
+    return buffer
+
+
+def blocked(name: str, kind: hl.Type | None = None):
+    """An activation: dimensions (c, x, y, b, n), channel 16 b + c."""
+    return pin(hl.ImageParam(kind or hl.Float(32), 5, name))
+
+
+def channels(name: str):
+    """One value a channel: dimensions (c, b)."""
+    return pin(hl.ImageParam(hl.Float(32), 2, name))

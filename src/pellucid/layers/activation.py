@@ -1,0 +1,136 @@
+"""Functions applied to every number alone, and softmax over the channels. None has parameters."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import isfinite
+from typing import ClassVar
+
+from .. import reference
+from .base import LAYERS, Layer
+
+
+class _Pointwise(Layer):
+    """A function of one number.
+
+    Its definition in `reference` is called `function` and its kernel `kernel`, by default the class's name; their
+    gradients have "_grad" after it and read the layer's input.
+    """
+
+    function: ClassVar[str] = ""
+    kernel: ClassVar[str] = ""
+
+    def __init_subclass__(cls, **kwargs):
+        super().__init_subclass__(**kwargs)
+        cls.function = cls.__dict__.get("function") or cls.__name__.lower()
+        cls.kernel = cls.__dict__.get("kernel") or cls.function
+
+    def scalars(self) -> dict[str, float]:
+        """Arguments besides the arrays, of kernel and reference alike."""
+        return {}
+
+    def define(self, parameters, x, *, training=False, seed=0):
+        function, gradient = getattr(reference, self.function), getattr(reference, self.function + "_grad")
+        return function(x, **self.scalars()), lambda dy: ([gradient(x, dy, **self.scalars())], {})
+
+    def lower(self, b, x):
+        y = b.like(x)
+        b.call(self.kernel, x=x, y=y, **self.scalars())
+
+        def backward(dy):
+            if not b.needs_gradient(x):
+                return [None]
+            dx = b.like(x)
+            b.call(self.kernel + "_grad", x=x, dy=dy, dx=dx, **self.scalars())
+            return [dx]
+
+        return y, backward
+
+
+del LAYERS["_Pointwise"]  # a base, not a layer
+
+
+@dataclass(frozen=True)
+class ReLU(_Pointwise):
+    """max(x, 0). The derivative at 0 is taken as 0."""
+
+    def lower(self, b, x):
+        y = b.like(x)
+        b.call("relu", x=x, y=y)
+
+        def backward(dy):
+            if not b.needs_gradient(x):
+                return [None]
+            dx = b.like(x)
+            b.call("relu_grad", y=y, dy=dy, dx=dx)  # y says as much as x, and the next layer keeps it anyway
+            return [dx]
+
+        return y, backward
+
+
+@dataclass(frozen=True)
+class LeakyReLU(_Pointwise):
+    """x where x > 0, slope x elsewhere (Maas, Hannun and Ng, "Rectifier nonlinearities", 2013).
+
+    The derivative at 0 is `slope`. Raises ValueError unless `slope` is a finite number.
+    """
+
+    slope: float = 0.01
+    function: ClassVar[str] = "leaky_relu"
+
+    def __post_init__(self):
+        if not isinstance(self.slope, (int, float)) or isinstance(self.slope, bool) or not isfinite(self.slope):
+            raise ValueError(f"slope must be a finite number, got {self.slope!r}")
+
+    def scalars(self) -> dict[str, float]:
+        return {"slope": self.slope}
+
+    def kernel_text(self) -> str:
+        return f"slope {self.slope:g}"
+
+
+@dataclass(frozen=True)
+class Sigmoid(_Pointwise):
+    """1 / (1 + exp(-x))."""
+
+
+@dataclass(frozen=True)
+class Tanh(_Pointwise):
+    """(exp(x) - exp(-x)) / (exp(x) + exp(-x))."""
+
+    kernel: ClassVar[str] = "hyperbolic_tangent"
+
+
+@dataclass(frozen=True)
+class SiLU(_Pointwise):
+    """x sigmoid(x) (Elfwing, Uchibe and Doya, "Sigmoid-weighted linear units", 2017), also called swish."""
+
+
+@dataclass(frozen=True)
+class GELU(_Pointwise):
+    """x P(Z <= x) for a standard normal Z, exactly (Hendrycks and Gimpel, "Gaussian error linear units", 2016)."""
+
+
+@dataclass(frozen=True)
+class Softmax(Layer):
+    """exp(x) / sum of exp(x), over the channels at each position.
+
+    For training a classifier, end the network with its scores instead: the cross entropy contains the softmax.
+    """
+
+    def define(self, parameters, x, *, training=False, seed=0):
+        y = reference.softmax(x)
+        return y, lambda dy: ([reference.softmax_grad(y, dy)], {})
+
+    def lower(self, b, x):
+        y, channels = b.like(x), x.shape[-1]
+        b.call("softmax", x=x, y=y, channels=channels)
+
+        def backward(dy):
+            if not b.needs_gradient(x):
+                return [None]
+            dx = b.like(x)
+            b.call("softmax_grad", y=y, dy=dy, dx=dx, channels=channels)
+            return [dx]
+
+        return y, backward

@@ -1,0 +1,135 @@
+"""What a layer is: the contract every file in this folder fulfils, and the registry that tests it.
+
+A layer is a frozen dataclass of hyperparameters. It knows nothing of arrays until it is asked to
+`define` itself (float64, plain loops) or to `lower` itself (compiled kernels). Both return the output and a
+function for the backward pass, so that the two passes of a layer stand side by side.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import prod
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from ..geometry import Window
+from .initialisation import Initialiser
+
+if TYPE_CHECKING:
+    from ..engine.builder import Builder
+    from ..engine.tensor import Tensor
+
+Shape = tuple[int, ...]  # of one image, without the batch: (H, W, C), (L, C) or (features,)
+Gradients = tuple[list[np.ndarray], dict[str, np.ndarray]]  # to each input, to each trainable parameter
+
+LAYERS: dict[str, type[Layer]] = {}
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """An array a layer owns: its shape in PyTorch's layout, how it starts, whether the optimiser moves it."""
+
+    shape: Shape
+    init: Initialiser
+    trainable: bool = True
+
+    @property
+    def size(self) -> int:
+        return prod(self.shape)
+
+
+class Layer:
+    """Base of all layers. Subclasses are frozen dataclasses; defining one registers it under its name."""
+
+    inputs: ClassVar[int | None] = 1  # how many inputs it takes; None for two or more
+    short: ClassVar[str] = ""  # the stem of automatic names: conv1, conv2, ...
+    fuses_relu: ClassVar[bool] = False  # `lower(..., relu=True)` applies a following ReLU in the same pass
+
+    def __init_subclass__(cls, **kwargs):
+        super().__init_subclass__(**kwargs)
+        LAYERS[cls.__name__] = cls
+        cls.short = cls.__dict__.get("short") or cls.__name__.lower()
+
+    # What follows from shapes alone.
+
+    def output_shape(self, *shapes: Shape) -> Shape:
+        """Shape of the output for the given input shapes. Raises ValueError if they do not fit."""
+        return shapes[0]
+
+    def parameters(self, *shapes: Shape) -> dict[str, Parameter]:
+        """The arrays the layer owns, by PyTorch's names, in PyTorch's order."""
+        return {}
+
+    def macs(self, *shapes: Shape) -> int:
+        """Multiply-adds for one image. Only products with a weight are counted."""
+        return 0
+
+    def windows(self, shape: Shape) -> tuple[Window, ...] | None:
+        """The sliding window along each spatial axis; None when every output sees the whole input."""
+        return tuple(Window(1) for _ in shape[:-1])
+
+    def kernel_text(self) -> str:
+        """The hyperparameters in a few characters, for tables: `3x3 s2 p1`."""
+        return ""
+
+    # How it computes.
+
+    def define(
+        self, parameters: dict[str, np.ndarray], *inputs: np.ndarray, training: bool = False, seed: int = 0
+    ) -> tuple[np.ndarray, Callable[[np.ndarray], Gradients]]:
+        """The definition in float64: the output, and a function from its gradient to all other gradients.
+
+        Layers that keep running statistics update them in `parameters` when training.
+        """
+        raise TypeError(f"{type(self).__name__} has no definition")
+
+    def lower(self, b: Builder, *inputs: Tensor) -> tuple[Tensor, Callable[[Tensor], list[Tensor | None]]]:
+        """Emit the kernel calls of the forward pass into `b`.
+
+        Returns the output and a function that emits the backward pass: given the output's gradient it writes
+        the gradients of the parameters and returns that of each input (None where `b` needs none).
+        """
+        raise TypeError(f"{type(self).__name__} has no kernels")
+
+    # As data.
+
+    def to_json(self) -> dict:
+        """The fields that differ from their defaults."""
+        fields = {}
+        for f in dataclasses.fields(self):
+            value = getattr(self, f.name)
+            if value != f.default:
+                fields[f.name] = value
+        return fields
+
+
+def from_json(kind: str, fields: dict) -> Layer:
+    """The layer of that kind. Raises ValueError for an unknown kind or field, or a value that does not fit."""
+    if not isinstance(kind, str) or kind not in LAYERS:
+        raise ValueError(f"unknown layer {kind!r}; known are {', '.join(sorted(LAYERS))}")
+    known = {f.name for f in dataclasses.fields(LAYERS[kind])}
+    if unknown := set(fields) - known:
+        raise ValueError(f"{kind} has no field {', '.join(sorted(map(repr, unknown)))}")
+    try:
+        return LAYERS[kind](**{k: _tuples(v) for k, v in fields.items()})
+    except (TypeError, ValueError) as e:
+        raise ValueError(f"{kind}: {e}") from e
+
+
+def _tuples(value):
+    """JSON has lists only; layers hold tuples so that they compare and hash."""
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+
+
+def require_spatial(name: str, shape: Shape) -> None:
+    """Raise ValueError unless `shape` has one or two spatial axes and channels."""
+    if len(shape) not in (2, 3):
+        raise ValueError(f"{name} needs an input of shape (H, W, C) or (L, C), got {shape}")
+
+
+def as_image(shape: Shape) -> tuple[int, int, int]:
+    """(H, W, C) for every shape: a signal is one row high, a feature vector one pixel."""
+    return (1,) * (3 - len(shape)) + tuple(shape)

@@ -1,0 +1,180 @@
+"""Fully-connected layers, and the flattening that leads from maps to them.
+
+A dense layer is a matrix product, run by the convolution kernel with the batch as the image row. Where it reads a
+flattened map it reads the map itself: its filters are as tall and wide as the map.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+from typing import ClassVar
+
+import numpy as np
+
+from .. import reference
+from ..geometry import BLOCK, blocks
+from .base import Layer, Parameter, Shape
+from .initialisation import bias as bias_init
+from .initialisation import weight as weight_init
+
+
+@dataclass(frozen=True)
+class Dense(Layer):
+    """`units` dot products with all features: (features,) -> (units,).
+
+    Parameters: weight (units, features), bias (units,). `init` as in `initialisation.weight`.
+    """
+
+    units: int
+    bias: bool = True
+    init: str = "he"
+
+    fuses_relu: ClassVar[bool] = True
+
+    def __post_init__(self):
+        if not isinstance(self.units, int) or isinstance(self.units, bool) or self.units < 1:
+            raise ValueError(f"units must be an integer of at least 1, got {self.units!r}")
+        if not isinstance(self.bias, bool):
+            raise ValueError(f"bias must be true or false, got {self.bias!r}")
+        weight_init(self.init, (1, 1))
+
+    def output_shape(self, shape: Shape) -> Shape:
+        if len(shape) != 1:
+            raise ValueError(f"Dense needs a vector of features, got shape {shape}; put Flatten() before it")
+        return (self.units,)
+
+    def parameters(self, shape: Shape) -> dict[str, Parameter]:
+        form = (self.units, shape[0])
+        made = {"weight": Parameter(form, weight_init(self.init, form))}
+        if self.bias:
+            made["bias"] = Parameter((self.units,), bias_init(self.init, shape[0]))
+        return made
+
+    def macs(self, shape: Shape) -> int:
+        return self.units * shape[0]
+
+    def windows(self, shape: Shape) -> None:
+        return None
+
+    def define(self, parameters, x, *, training=False, seed=0):
+        weight = parameters["weight"]
+
+        def backward(dy):
+            dx, dw, db = reference.dense_grad(x, weight, dy)
+            return [dx], {"weight": dw, "bias": db} if self.bias else {"weight": dw}
+
+        return reference.dense(x, weight, parameters.get("bias")), backward
+
+    def lower(self, b, x, relu=False):
+        y = b.tensor((self.units,))
+        height, width, channels = x.shape
+        positions, c_blocks, k_blocks = height * width, blocks(channels), blocks(self.units)
+        rows, zeros = positions * c_blocks, b.constant(np.zeros(positions * c_blocks + k_blocks))
+        # PyTorch's features are (channel, row, column), columns fastest.
+        source = ((width, 1), (height, width), (channels, positions), (self.units, positions * channels), (1, 1))
+        matrix = x.matrix() if positions == 1 else _gather(b, x)
+        product = {"stride_x": 1, "stride_y": 1, "dilation_x": 1, "dilation_y": 1}
+
+        packed = b.scratch((k_blocks, c_blocks, height, width, BLOCK, BLOCK))
+        b.prepare("pack_filters", w=b.filters("weight", 0, *source), first=zeros[:k_blocks], inner=BLOCK, packed=packed)
+        as_rows = ((BLOCK, 1), (BLOCK, BLOCK), (1, 256), (1, 256), (rows, 256), (k_blocks, 256 * rows))
+        b.call(b.tile("conv", b.batch), x=matrix, w=packed.seen(*as_rows),
+               bias=b.parameter("bias") if self.bias else b.zeros((k_blocks, BLOCK)), first=zeros[:k_blocks],
+               relu=int(relu), y=y.matrix(), **product)
+
+        def backward(dy):
+            if relu:
+                masked = b.like(dy)
+                b.call("relu_grad", y=y, dy=dy, dx=masked)
+                dy = masked
+            if self.bias:
+                b.call("channel_sum", dy=dy, dbias=b.gradient("bias"))
+            dw = b.scratch(packed.shape)
+            b.call("conv_grad_weight", x=matrix, dy=dy.matrix(), first=zeros[:k_blocks], bands=rows,
+                   dw=dw.seen(*as_rows), **product)
+            b.call("unpack_filters", packed=dw, first=zeros[:k_blocks], inputs=channels, outputs=self.units, groups=1,
+                   dw=b.filters("weight", 0, *source, gradient=True))
+            return [input_gradient(dy) if b.needs_gradient(x) else None]
+
+        def input_gradient(dy):
+            dx = b.like(x)
+            turned = b.scratch((c_blocks, height, width, k_blocks, BLOCK, BLOCK))
+            across = 256 * k_blocks
+            b.prepare("pack_filters", w=b.filters("weight", 0, *source[:2], source[3], source[2], source[4]),
+                      first=zeros[:c_blocks], inner=BLOCK,
+                      packed=turned.seen((BLOCK, 1), (BLOCK, BLOCK), (width, across), (height, across * width),
+                                         (k_blocks, 256), (c_blocks, across * positions)))
+            out = dx.matrix() if positions == 1 else _rows(b, b.scratch((rows, b.batch, BLOCK)))
+            b.call(b.tile("conv", b.batch), x=dy.matrix(), bias=b.zeros((rows, BLOCK)), first=zeros[:rows], relu=0,
+                   w=turned.seen((BLOCK, 1), (BLOCK, BLOCK), (1, 256), (1, 256), (k_blocks, 256), (rows, across)),
+                   y=out.matrix if positions > 1 else out, **product)
+            if positions > 1:
+                b.call("copy_blocks", x=out.as_map(x), y=dx)
+            return dx
+
+        return y, backward
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """A map's blocks as rows of a matrix, each block of all images together."""
+
+    scratch: object
+    batch: int
+
+    @property
+    def matrix(self):
+        """(c, n, 1, row, 1)."""
+        return self.scratch.seen((BLOCK, 1), (self.batch, BLOCK), (1, BLOCK),
+                                 (self.scratch.shape[0], BLOCK * self.batch), (1, BLOCK))
+
+    def as_map(self, like):
+        """(c, x, y, b, n)."""
+        height, width, channels = like.shape
+        step = BLOCK * self.batch
+        return self.scratch.seen((BLOCK, 1), (width, step), (height, step * width),
+                                 (blocks(channels), step * width * height), (self.batch, BLOCK))
+
+
+def _rows(b, scratch) -> _Rows:
+    return _Rows(scratch, b.batch)
+
+
+def _gather(b, x):
+    """Copy a map to rows, so that the matrix product's innermost offsets are constants."""
+    rows = _rows(b, b.scratch((x.shape[0] * x.shape[1] * x.blocks, b.batch, BLOCK)))
+    b.call("copy_blocks", x=x, y=rows.as_map(x))
+    return rows.matrix
+
+
+@dataclass(frozen=True)
+class Flatten(Layer):
+    """A map or signal as one vector of features, in PyTorch's order (C, H, W), so that its weights fit."""
+
+    def output_shape(self, shape: Shape) -> Shape:
+        return (prod(shape),)
+
+    def windows(self, shape: Shape) -> None:
+        return None
+
+    def define(self, parameters, x, *, training=False, seed=0):
+        return reference.flatten(x), lambda dy: ([reference.unflatten(dy, x.shape[1:])], {})
+
+    def lower(self, b, x):
+        features = self.output_shape(x.logical)
+        if len(x.logical) == 1 or b.readers and all(isinstance(r, Dense) for r in b.readers):
+            return b.alias(x, features), lambda dy: [dy if b.needs_gradient(x) else None]
+        y = b.tensor(features)
+        height, width, channels = x.shape
+        vector = ((BLOCK, 1), (y.blocks, BLOCK * b.batch), (b.batch, BLOCK))
+        b.call("flatten", x=x, features=features[0], y=y.folded(*vector))
+
+        def backward(dy):
+            if not b.needs_gradient(x):
+                return [None]
+            dx = b.like(x)
+            b.call("unflatten", y=dy.folded(*vector), channels=channels, width=width, height=height, x=dx)
+            return [dx]
+
+        return y, backward

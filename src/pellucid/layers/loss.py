@@ -1,0 +1,44 @@
+"""The loss a classifier is trained with. It stands after a network, so it is not a layer of one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from .. import reference
+
+
+@dataclass(frozen=True)
+class CrossEntropy:
+    """Mean over the batch of -sum over classes of target log(softmax(logits)).
+
+    The target is 1 - smoothing on the label, plus smoothing / classes on every class (Szegedy et al., "Rethinking the
+    Inception architecture for computer vision", 2016, section 7). As torch.nn.CrossEntropyLoss. Raises ValueError
+    unless smoothing is from 0 to 1.
+    """
+
+    smoothing: float = 0.0
+
+    def __post_init__(self):
+        s = self.smoothing
+        if not isinstance(s, (int, float)) or isinstance(s, bool) or not 0 <= s <= 1:
+            raise ValueError(f"label smoothing must be a number from 0 to 1, got {s!r}")
+
+    def define(self, logits: np.ndarray, labels: np.ndarray) -> tuple[float, np.ndarray]:
+        """The mean loss and its gradient to the logits, in float64. `logits` is (N, classes), `labels` (N,)."""
+        return (reference.cross_entropy(logits, labels, self.smoothing),
+                reference.cross_entropy_grad(logits, labels, self.smoothing))
+
+    def lower(self, b, logits):
+        """Emit the loss and its gradient: returns (losses of the images, gradient of their mean to the logits).
+
+        Reads `b.labels`, int32 from 0 to classes - 1. Raises ValueError unless `logits` is a feature vector.
+        """
+        if len(logits.logical) != 1:
+            raise ValueError(f"the cross entropy needs scores of shape (classes,), got {logits.logical}; "
+                             "end the network with Flatten or a global pool, then Dense(classes)")
+        losses, gradient = np.zeros(b.batch, np.float32), b.like(logits)
+        b.call("cross_entropy", logits=logits, labels=b.labels, channels=logits.shape[-1], smoothing=self.smoothing,
+               scale=1 / max(b.batch, 1), loss=losses, dlogits=gradient)
+        return losses, gradient

@@ -1,0 +1,168 @@
+"""Pooling: one number for each window and channel. Nothing is learned; channels do not mix.
+
+A maximum says whether a pattern stands somewhere under the window, and no longer where: small shifts of the input
+leave it as it is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+
+from .. import reference
+from ..geometry import Padding, Window, output_size, windows
+from .base import Layer, Shape, require_spatial
+
+Size = int | tuple[int, ...]  # one integer, or one an axis
+
+BYTE = 256  # in windows of up to so many taps, the place of the maximum fits in a byte
+
+
+@dataclass(frozen=True)
+class Sliding:
+    """A window that slides: `size` and `stride` are an integer or one an axis; `stride` None means `size`.
+
+    `padding` is what `geometry.windows` takes, smaller than the window on every side.
+    """
+
+    size: Size
+    stride: Size | None = None
+    padding: Padding = 0
+
+    def windows(self, shape: Shape) -> tuple[Window, ...]:
+        """The window along each axis. Raises ValueError if it does not fit, or might see nothing but padding."""
+        require_spatial(type(self).__name__, shape)
+        axes = windows(shape[:-1], self.size, self.size if self.stride is None else self.stride, self.padding)
+        for w in axes:
+            if max(w.before, w.after) >= w.size:
+                raise ValueError(
+                    f"pooling padding must be smaller than the window, got {(w.before, w.after)} for a window of "
+                    f"{w.size}: some windows would see nothing but padding"
+                )
+        if 0 in output_size(shape[:-1], axes):
+            raise ValueError(
+                f"a window of {'x'.join(str(w.size) for w in axes)} is larger than the input {shape}: use a smaller "
+                "window, pad, or shrink the input less before it"
+            )
+        return axes
+
+    def output_shape(self, shape: Shape) -> Shape:
+        return (*output_size(shape[:-1], self.windows(shape)), shape[-1])
+
+    def kernel_text(self) -> str:
+        stride = self.size if self.stride is None else self.stride
+        text = f"{_text(self.size)} s{_text(stride)}"
+        return text if self.padding == 0 else f"{text} p{_text(self.padding)}"
+
+    @property
+    def options(self) -> dict:
+        """The keywords of the functions in `reference`."""
+        return {"stride": self.stride, "padding": self.padding}
+
+
+@dataclass(frozen=True)
+class MaxPool(Sliding, Layer):
+    """The largest value under each window; padding never wins, and of equal values the first takes the gradient."""
+
+    def define(self, parameters, x, *, training=False, seed=0):
+        y = reference.max_pool(x, self.size, **self.options)
+        return y, lambda dy: ([reference.max_pool_grad(x, dy, self.size, **self.options)], {})
+
+    def lower(self, b, x):
+        return _lower_max(b, x, self.output_shape(x.logical), self.windows(x.logical))
+
+
+@dataclass(frozen=True)
+class AvgPool(Sliding, Layer):
+    """The mean of each window; padding counts as zeros, so every window divides by its full size."""
+
+    def define(self, parameters, x, *, training=False, seed=0):
+        y = reference.avg_pool(x, self.size, **self.options)
+        return y, lambda dy: ([reference.avg_pool_grad(dy, x.shape[1:-1], self.size, **self.options)], {})
+
+    def lower(self, b, x):
+        return _lower_avg(b, x, self.output_shape(x.logical), self.windows(x.logical))
+
+
+class Global:
+    """One window that covers the whole map: (H, W, C) or (L, C) becomes (C,)."""
+
+    def windows(self, shape: Shape) -> None:
+        return None
+
+    def output_shape(self, shape: Shape) -> Shape:
+        require_spatial(type(self).__name__, shape)
+        return shape[-1:]
+
+
+@dataclass(frozen=True)
+class GlobalMaxPool(Global, Layer):
+    """The largest value of each channel."""
+
+    def define(self, parameters, x, *, training=False, seed=0):
+        return reference.global_max_pool(x), lambda dy: ([reference.global_max_pool_grad(x, dy)], {})
+
+    def lower(self, b, x):
+        return _lower_max(b, x, self.output_shape(x.logical), _whole(x.logical))
+
+
+@dataclass(frozen=True)
+class GlobalAvgPool(Global, Layer):
+    """The mean of each channel."""
+
+    def define(self, parameters, x, *, training=False, seed=0):
+        return reference.global_avg_pool(x), lambda dy: ([reference.global_avg_pool_grad(dy, x.shape[1:-1])], {})
+
+    def lower(self, b, x):
+        return _lower_avg(b, x, self.output_shape(x.logical), _whole(x.logical))
+
+
+def _lower_max(b, x, output_shape: Shape, axes: tuple[Window, ...]):
+    y, scalars = b.tensor(output_shape), _scalars(axes)
+    if not b.needs_gradient(x):
+        b.call("max_pool_inference", x=x, y=y, **scalars)
+        return y, lambda dy: [None]
+    wide = prod(w.size for w in axes) > BYTE
+    kernel = "max_pool_wide" if wide else "max_pool"
+    index = b.tensor(output_shape, "int32" if wide else "uint8")
+    b.call(kernel, x=x, **{"y.0": y, "y.1": index}, **scalars)
+
+    def backward(dy):
+        dx = b.like(x)
+        b.call(kernel + "_grad", dy=dy, index=index, dx=dx, **scalars)
+        return [dx]
+
+    return y, backward
+
+
+def _lower_avg(b, x, output_shape: Shape, axes: tuple[Window, ...]):
+    y, scalars = b.tensor(output_shape), _scalars(axes)
+    b.call("avg_pool", x=x, y=y, **scalars)
+
+    def backward(dy):
+        if not b.needs_gradient(x):
+            return [None]
+        dx = b.like(x)
+        b.call("avg_pool_grad", dy=dy, dx=dx, **scalars)
+        return [dx]
+
+    return y, backward
+
+
+def _whole(shape: Shape) -> tuple[Window, ...]:
+    """The window that covers a map. Its stride is its size, so that each position is known to be in one window."""
+    return tuple(Window(n, n) for n in shape[:-1])
+
+
+def _scalars(axes: tuple[Window, ...]) -> dict[str, int]:
+    """The windows as kernels take them: a signal is an image one row high."""
+    y, x = (Window(1),) * (2 - len(axes)) + axes
+    return {"size_x": x.size, "size_y": y.size, "stride_x": x.stride, "stride_y": y.stride,
+            "before_x": x.before, "before_y": y.before}
+
+
+def _text(value) -> str:
+    """3 -> 3, (3, 2) -> 3x2; a pair (before, after) an axis -> 1+0x2+1."""
+    if isinstance(value, tuple):
+        return "x".join("+".join(map(str, v)) if isinstance(v, tuple) else str(v) for v in value)
+    return str(value)

@@ -1,0 +1,185 @@
+"""A network with its parameters, its preprocessing and the names of its classes: what is trained, saved and asked."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from zlib import crc32
+
+import numpy as np
+
+from . import modelfile
+from .engine.parameters import ParameterBuffer
+from .engine.plan import Plan
+from .layers.activation import Softmax
+from .modelfile import ModelFileError
+from .network import Network
+from .preprocessing import Preprocessing
+
+FORMAT = "1"  # of the metadata; a reader refuses what it does not know
+CHUNK = 64  # images computed at a time
+
+
+class Model:
+    """A network and everything needed to use it.
+
+    Parameters start from `seed`, each from a generator of its own, so that adding a layer does not change the others.
+    `preprocessing` says how uint8 images become what the network reads; `classes` names the outputs.
+    """
+
+    def __init__(self, network: Network, seed: int = 0, *, preprocessing: Preprocessing | None = None,
+                 classes: Sequence[str] | None = None, record: dict | None = None):
+        outputs = network.output_shape[-1]
+        if preprocessing and preprocessing.input_shape != network.input_shape:
+            raise ValueError(f"the preprocessing makes images of {preprocessing.input_shape}, "
+                             f"the network reads {network.input_shape}")
+        if classes is not None and len(classes) != outputs:
+            raise ValueError(f"the network has {outputs} outputs, but {len(classes)} classes are named")
+        self.network, self.preprocessing = network, preprocessing
+        self.classes = [str(c) for c in (classes if classes is not None else range(outputs))]
+        self.record = dict(record or {})  # how it was trained, as JSON
+        self.buffer = ParameterBuffer(network.parameters())
+        for name, p in network.parameters().items():
+            self.buffer.arrays[name][...] = p.init(np.random.default_rng([seed, crc32(name.encode())]), p.shape)
+        self._plans: dict[int, Plan] = {}
+        self._prepared: set[int] = set()
+
+    @property
+    def parameters(self) -> dict[str, np.ndarray]:
+        """All parameters by name, running statistics included, float32 in PyTorch's layout. Read only: they change as
+        the model is trained; see `load_parameters`."""
+        views = {}
+        for name, array in self.buffer.arrays.items():
+            views[name] = array.view()
+            views[name].flags.writeable = False
+        return views
+
+    def load_parameters(self, values: Mapping[str, np.ndarray]) -> None:
+        """Copy parameters in. Raises ValueError, changing nothing, unless names and shapes are the network's."""
+        mine = self.buffer.arrays
+        if set(values) != set(mine):
+            missing, extra = sorted(set(mine) - set(values)), sorted(set(values) - set(mine))
+            raise ValueError(f"parameters do not fit the network: missing {missing or 'none'}, unknown {extra or 'none'}")
+        for name, array in mine.items():
+            if np.shape(values[name]) != array.shape:
+                raise ValueError(f"{name} must have shape {array.shape}, got {np.shape(values[name])}")
+        for name, array in mine.items():
+            array[...] = values[name]
+        self.changed()
+
+    def changed(self) -> None:
+        """Say that the parameters in `buffer` were written to."""
+        self._prepared.clear()
+
+    # Asking it.
+
+    def logits(self, images: np.ndarray) -> np.ndarray:
+        """The network's output for float32 images (N, *input_shape), as the network reads them: (N, classes).
+
+        An image's result is the same to the bit whatever stands beside it in the batch. Raises ValueError for
+        arrays that do not fit.
+        """
+        images = np.asarray(images)
+        if images.dtype != np.float32:
+            raise ValueError(f"logits reads float32 images, as the network does, got {images.dtype}; "
+                             "`predict` takes uint8 images")
+        return self._run(images)
+
+    def predict(self, images: np.ndarray) -> np.ndarray:
+        """Probabilities (N, classes), float32, for uint8 images (N, H, W, C), or grey (N, H, W), of the network's size.
+
+        Preprocessing is included; `preprocessing.prepare` brings a picture to the size.
+        """
+        images = np.asarray(images)
+        if images.dtype != np.uint8:
+            raise ValueError(f"predict reads uint8 images with values 0 to 255, got {images.dtype}; "
+                             "`logits` takes float32 images as the network reads them")
+        if not self.preprocessing:
+            raise ValueError("this model has no preprocessing for uint8 images; use `logits` on float32 images")
+        if self.network.input_shape[-1] == 1 and images.shape[1:] == self.network.input_shape[:-1]:
+            images = images[..., None]
+        z = self._run(images)
+        if isinstance(self.network.node(self.network.output).layer, Softmax):
+            return z
+        z = np.exp((z - z.max(axis=-1, keepdims=True)).astype(np.float64))
+        return (z / z.sum(axis=-1, keepdims=True)).astype(np.float32)
+
+    def _run(self, images: np.ndarray) -> np.ndarray:
+        if images.shape[1:] != self.network.input_shape or images.ndim != len(self.network.input_shape) + 1:
+            raise ValueError(f"expected images of shape (N, {', '.join(map(str, self.network.input_shape))}), "
+                             f"got {images.shape}")
+        out = np.empty((len(images), *self.network.output_shape), np.float32)
+        size = 1 if len(images) == 1 else CHUNK
+        for start in range(0, len(images), size):
+            plan, chunk = self._plan(size), images[start:start + size]
+            plan.forward(chunk)
+            out[start:start + size] = plan.value()[:len(chunk)]
+        return out
+
+    def _plan(self, batch: int) -> Plan:
+        if batch not in self._plans:
+            plan = self._plans[batch] = Plan(self.network, self.buffer, batch)
+            if self.preprocessing:
+                plan.scale[:], plan.shift[:] = self.preprocessing.scale, self.preprocessing.shift
+        if batch not in self._prepared:
+            self._plans[batch].prepare()
+            self._prepared.add(batch)
+        return self._plans[batch]
+
+    # As a file.
+
+    def metadata(self) -> dict[str, str]:
+        """Everything but the parameters, as the texts a model file holds."""
+        return {
+            "pellucid": FORMAT,
+            "network": json.dumps(self.network.to_json()),
+            "preprocessing": json.dumps(self.preprocessing.to_json() if self.preprocessing else None),
+            "classes": json.dumps(self.classes),
+            "record": json.dumps(self.record),
+        }
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write one .safetensors file, whole or not at all. Raises OSError where it cannot be written."""
+        modelfile.write(path, self.parameters, self.metadata())
+
+
+def load(path: str | os.PathLike) -> Model:
+    """The model in a file. It is checked completely before anything is allocated; nothing in it is executed.
+
+    Raises OSError for a file that cannot be read and ModelFileError for one that is not a complete, consistent model.
+    """
+    texts = modelfile.read_header(path).metadata
+    network, preprocessing, classes, record = _described(path, texts)
+    expected = {name: p.shape for name, p in network.parameters().items()}
+    tensors, again = modelfile.read(path, expected)
+    if again != texts:
+        raise ModelFileError(f"{path}: the file changed while it was read")
+    try:
+        model = Model(network, preprocessing=preprocessing, classes=classes, record=record)
+    except ValueError as e:
+        raise ModelFileError(f"{path}: {e}") from None
+    model.load_parameters(tensors)
+    return model
+
+
+def _described(path, texts: Mapping[str, str]) -> tuple[Network, Preprocessing | None, list[str], dict]:
+    """Network, preprocessing, classes and record from a file's metadata."""
+    if texts.get("pellucid") != FORMAT:
+        found = f"format {texts['pellucid']!r}" if "pellucid" in texts else "no mark of Pellucid's"
+        raise ModelFileError(f"{path}: expected a Pellucid model of format {FORMAT!r}, found {found}")
+    try:
+        parts = {key: modelfile.parse_json(texts[key], key) for key in ("network", "preprocessing", "classes", "record")}
+    except KeyError as e:
+        raise ModelFileError(f"{path}: the metadata has no {e.args[0]!r}") from None
+    except ModelFileError as e:
+        raise ModelFileError(f"{path}: {e}") from None
+    classes, record = parts["classes"], parts["record"]
+    if not isinstance(classes, list) or not all(isinstance(c, str) for c in classes) or not isinstance(record, dict):
+        raise ModelFileError(f"{path}: classes must be a list of names and record an object")
+    try:
+        network = Network.from_json(parts["network"])
+        preprocessing = Preprocessing.from_json(parts["preprocessing"]) if parts["preprocessing"] is not None else None
+    except ValueError as e:
+        raise ModelFileError(f"{path}: {e}") from None
+    return network, preprocessing, classes, record

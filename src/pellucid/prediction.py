@@ -1,0 +1,102 @@
+"""From files to predictions, one file's fault never being another's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from .model import Model
+    from .preprocessing import Preprocessing
+
+BATCH = 64
+ARRAY_NAMES = ("images", "x", "X", "x_test", "X_test", "test_images")
+
+
+def predict_files(model: Model, paths: Iterable[str]) -> Iterator[dict | tuple[str, Exception]]:
+    """Predict the images in files: pictures of any format Pillow reads, or .npz files with an array of images.
+
+    Yields, in the order of the paths, a dict an image with "path", "index" (in an .npz file, else None), "class",
+    "probability" and "probabilities" (by class, descending), or (path, error) for a file that cannot be used.
+    """
+    waiting: list[tuple[str, int | None, np.ndarray] | tuple[str, Exception]] = []
+    for path in paths:
+        try:
+            waiting += [(path, index, image) for index, image in read_images(path, model.preprocessing)]
+        except (ValueError, OSError, SyntaxError, MemoryError) as e:  # Pillow raises SyntaxError for some broken PNGs
+            waiting.append((path, e))
+        if len(waiting) >= BATCH:
+            yield from _answered(model, waiting)
+            waiting = []
+    yield from _answered(model, waiting)
+
+
+def read_images(path: str, preprocessing: Preprocessing) -> Iterator[tuple[int | None, np.ndarray]]:
+    """The images of one file as uint8 arrays of the model's input shape, each with its index in an .npz file or None.
+
+    Raises OSError for a file that cannot be read, ValueError for one that holds no images the model could take.
+    """
+    from PIL import Image
+
+    if Path(path).suffix.lower() == ".npz":
+        images = _array(path)
+        if images.shape[1:] in (preprocessing.input_shape, preprocessing.input_shape[:-1]):
+            images = images.reshape(len(images), *preprocessing.input_shape)
+            yield from enumerate(images)
+            return
+        for index, image in enumerate(images):
+            yield index, preprocessing.prepare(Image.fromarray(image.squeeze()))
+        return
+    if not Path(path).exists():
+        raise FileNotFoundError(f"{path}: no such file")
+    if Path(path).is_dir():
+        raise IsADirectoryError(f"{path} is a folder; give the images in it, such as {Path(path) / '*.png'}")
+    try:
+        with Image.open(path) as image:
+            image.load()
+            yield None, preprocessing.prepare(image)
+    except Image.UnidentifiedImageError:
+        raise ValueError(f"{path}: not an image in a format that is known; PNG and JPEG always are") from None
+    except Image.DecompressionBombError as e:
+        raise ValueError(f"{path}: {e}") from None
+
+
+def _array(path: str) -> np.ndarray:
+    """The uint8 images of an .npz file: (N, H, W) or (N, H, W, C)."""
+    import zipfile
+    import zlib
+
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            names = arrays.files
+            name = names[0] if len(names) == 1 else next((n for n in ARRAY_NAMES if n in names), None)
+            if name is None:
+                raise ValueError(f"{path}: expected an array called {', '.join(ARRAY_NAMES)}; "
+                                 f"it holds {', '.join(names[:10]) or 'none'}")
+            images = arrays[name]
+    except (zipfile.BadZipFile, zlib.error, EOFError) as e:
+        raise ValueError(f"{path}: not a complete .npz file ({e})") from None
+    if images.dtype != np.uint8 or images.ndim not in (3, 4) or images.ndim == 4 and images.shape[3] not in (1, 3, 4):
+        raise ValueError(f"{path}: {name} must be uint8 of shape (N, H, W) or (N, H, W, 1, 3 or 4), "
+                         f"got {images.dtype} of shape {images.shape}")
+    return images
+
+
+def _answered(model: Model, waiting: list) -> Iterator[dict | tuple[str, Exception]]:
+    """The waiting images with their probabilities and the errors between them, in order."""
+    images = [item[2] for item in waiting if len(item) == 3]
+    answers = iter([p for i in range(0, len(images), BATCH) for p in model.predict(np.stack(images[i:i + BATCH]))])
+    for item in waiting:
+        if len(item) == 2:
+            yield item
+            continue
+        probabilities = next(answers)
+        ranked = np.argsort(-probabilities, kind="stable")
+        yield {
+            "path": item[0], "index": item[1], "class": model.classes[ranked[0]],
+            "probability": float(probabilities[ranked[0]]),
+            "probabilities": {model.classes[i]: float(probabilities[i]) for i in ranked},
+        }

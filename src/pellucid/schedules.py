@@ -1,0 +1,181 @@
+"""Learning-rate schedules: functions from the step (counted from 0) to the learning rate, that are also data.
+
+Each is a frozen dataclass; `to_json` and `from_json` carry it through a checkpoint.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from math import cos, isfinite, pi
+
+SCHEDULES: dict[str, type[Schedule]] = {}
+
+
+class Schedule:
+    """Base of all schedules. Subclasses are frozen dataclasses; defining one registers it under its name."""
+
+    def __init_subclass__(cls, **kwargs):
+        super().__init_subclass__(**kwargs)
+        SCHEDULES[cls.__name__] = cls
+
+    def __call__(self, step: int) -> float:
+        """The learning rate of a step, the first being 0. After the last step it stays what it was at the end."""
+        raise TypeError(f"{type(self).__name__} gives no rates; use {', '.join(SCHEDULES)}")
+
+    def to_json(self) -> dict:
+        """The kind and all fields."""
+        return {"kind": type(self).__name__, **dataclasses.asdict(self)}
+
+
+@dataclass(frozen=True)
+class Constant(Schedule):
+    """`lr` throughout, after a linear warm-up of `warmup` steps: lr / warmup at step 0, lr at step warmup - 1.
+
+    Raises ValueError unless lr is finite and not negative and warmup is a whole number from 0.
+    """
+
+    lr: float
+    warmup: int = 0
+
+    def __post_init__(self):
+        _rate("lr", self.lr)
+        _steps("warmup", self.warmup, least=0)
+
+    def __call__(self, step: int) -> float:
+        return self.lr * _rise(step, self.warmup)
+
+
+@dataclass(frozen=True)
+class Cosine(Schedule):
+    """A linear warm-up to `lr`, then half a cosine down to `final` at step `steps`.
+
+    (Loshchilov and Hutter, "SGDR: Stochastic gradient descent with warm restarts", 2017, equation 5, one period.)
+
+    Args:
+        lr: the highest rate.
+        steps: steps of the whole training, warm-up included.
+        warmup: steps of the warm-up: lr / warmup at step 0, lr at step warmup - 1.
+        final: the rate at the end, at most lr.
+
+    Raises ValueError for a rate that is negative or not finite, steps below 1, warmup not in [0, steps) or final
+    above lr.
+    """
+
+    lr: float
+    steps: int
+    warmup: int = 0
+    final: float = 0.0
+
+    def __post_init__(self):
+        _rate("lr", self.lr)
+        _steps("steps", self.steps, least=1)
+        _steps("warmup", self.warmup, least=0)
+        _rate("final", self.final)
+        if self.warmup >= self.steps:
+            raise ValueError(f"warmup must be below steps ({self.steps}), got {self.warmup}")
+        if self.final > self.lr:
+            raise ValueError(f"final must be at most lr ({self.lr:g}), got {self.final:g}")
+
+    def __call__(self, step: int) -> float:
+        if step < self.warmup:
+            return self.lr * _rise(step, self.warmup)
+        return _fall(self.lr, self.final, (step - self.warmup) / (self.steps - self.warmup))
+
+
+@dataclass(frozen=True)
+class OneCycle(Schedule):
+    """Linearly from `start` up to `lr` during the first part of the training, then half a cosine down to `final`.
+
+    (Smith and Topin, "Super-convergence: Very fast training of neural networks using large learning rates", 2018,
+    with a cosine for the way down.)
+
+    Args:
+        lr: the highest rate, reached at step warmup x steps.
+        steps: steps of the whole training.
+        warmup: the share of the steps on the way up, from 0 to below 1.
+        start: the rate of step 0; None for lr / 25.
+        final: the rate at step `steps`.
+
+    Raises ValueError for a rate that is negative or not finite, steps below 1, warmup not in [0, 1), start or final
+    above lr.
+    """
+
+    lr: float
+    steps: int
+    warmup: float = 0.25
+    start: float | None = None
+    final: float = 0.0
+
+    def __post_init__(self):
+        _rate("lr", self.lr)
+        _steps("steps", self.steps, least=1)
+        if not _is_number(self.warmup) or not 0 <= self.warmup < 1:
+            raise ValueError(f"warmup must be a share of the steps, at least 0 and below 1, got {self.warmup!r}")
+        for name in ("start", "final"):
+            value = getattr(self, name)
+            if name == "start" and value is None:
+                continue
+            _rate(name, value)
+            if value > self.lr:
+                raise ValueError(f"{name} must be at most lr ({self.lr:g}), got {value:g}")
+
+    def __call__(self, step: int) -> float:
+        top = self.warmup * self.steps
+        if step < top:
+            start = self.lr / 25 if self.start is None else self.start
+            return start + (self.lr - start) * step / top
+        return _fall(self.lr, self.final, (step - top) / (self.steps - top))
+
+
+def to_json(lr) -> float | dict:
+    """A rate as optimisers hold it, a number or a schedule, as JSON. Raises TypeError for any other callable."""
+    if isinstance(lr, Schedule):
+        return lr.to_json()
+    if callable(lr):
+        raise TypeError(f"{lr!r} cannot be written to a file; derive it from pellucid.schedules.Schedule, or use one "
+                        f"of {', '.join(SCHEDULES)}")
+    return lr
+
+
+def from_json(value: float | dict) -> float | Schedule:
+    """The inverse of `to_json`. Raises ValueError for an unknown kind or field, or a value that does not fit."""
+    if not isinstance(value, dict):
+        _rate("lr", value)
+        return value
+    fields = dict(value)
+    kind = fields.pop("kind", None)
+    if not isinstance(kind, str) or kind not in SCHEDULES:
+        raise ValueError(f"unknown schedule {kind!r}; known are {', '.join(sorted(SCHEDULES))}")
+    known = {f.name for f in dataclasses.fields(SCHEDULES[kind])}
+    if unknown := set(fields) - known:
+        unknown = ", ".join(sorted(map(repr, unknown)))
+        raise ValueError(f"{kind} has no field {unknown}; it has {', '.join(sorted(known))}")
+    try:
+        return SCHEDULES[kind](**fields)
+    except (TypeError, ValueError) as e:
+        raise ValueError(f"{kind}: {e}") from e
+
+
+def _rise(step: int, warmup: int) -> float:
+    """The share of the rate at a step of a linear warm-up, 1 after it."""
+    return min((step + 1) / warmup, 1.0) if warmup else 1.0
+
+
+def _fall(first: float, last: float, progress: float) -> float:
+    """Half a cosine from `first` at progress 0 to `last` at 1, and on."""
+    return last + (first - last) * (1 + cos(pi * min(progress, 1.0))) / 2
+
+
+def _is_number(value) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _rate(name: str, value) -> None:
+    if not _is_number(value) or not isfinite(value) or value < 0:
+        raise ValueError(f"{name} must be a finite number, at least 0, got {value!r}")
+
+
+def _steps(name: str, value, least: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise ValueError(f"{name} must be a whole number of steps, at least {least}, got {value!r}")

@@ -1,0 +1,1 @@
+"""Training a network: the loop, its schedule, its run folder."""

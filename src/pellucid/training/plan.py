@@ -1,0 +1,134 @@
+"""How long to train: batch size, number of steps, and what a time budget allows.
+
+The schedule of the learning rate needs the number of steps before the first one, so it is settled here and kept: a
+resumed run follows the plan it began with.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import time
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+# Where nothing is asked for: at least so many steps, and at least so many visits to each image.
+DEFAULT_STEPS = 1200
+DEFAULT_EPOCHS = 5
+
+# Share of a time budget that is planned with; the rest is for what a few measured steps do not show.
+TIME_SHARE = 0.92
+
+
+@dataclass(frozen=True)
+class Plan:
+    """`steps` updates of `batch_size` images each, `epoch_steps` of them an epoch (the last epoch may be shorter)."""
+
+    batch_size: int
+    epoch_steps: int
+    steps: int
+
+    @property
+    def epochs(self) -> int:
+        return math.ceil(self.steps / self.epoch_steps)
+
+    def length(self, epoch: int) -> int:
+        """Steps of an epoch, counted from 1."""
+        return min(self.steps - (epoch - 1) * self.epoch_steps, self.epoch_steps)
+
+
+@dataclass(frozen=True)
+class Pace:
+    """Seconds that a step takes, that the end of an epoch adds (validation), and the end of the run (the test)."""
+
+    step: float
+    epoch: float
+    end: float
+
+
+class Stopwatch:
+    """Asked after each step whether to stop: yes after `least` seconds and five steps, the first not counted."""
+
+    def __init__(self, least: float = 0.3):
+        self.least = least
+        self.times: list[float] = []
+
+    @property
+    def requested(self) -> bool:
+        self.times.append(time.perf_counter())
+        return len(self.times) > 5 and self.times[-1] - self.times[0] >= self.least
+
+    @property
+    def step_seconds(self) -> float:
+        """The median time between two steps."""
+        return float(np.median(np.diff(self.times)))
+
+
+def batch_size(count: int) -> int:
+    """The default batch for `count` training images: a power of two in 16..128 that gives 32 steps an epoch or more.
+
+    Never above `count`.
+    """
+    power = math.floor(math.log2(max(count, 1) / 32))
+    return min(max(1, count), 128, max(16, 2**power))
+
+
+def plan(count: int, *, batch: int | None = None, epochs: int | None = None) -> Plan:
+    """The plan for `count` training images. Images left over by whole batches wait for another epoch's order.
+
+    Raises ValueError for a batch or a number of epochs below 1, and for a batch larger than `count`.
+    """
+    _at_least_one("epochs", epochs)
+    _at_least_one("batch size", batch)
+    if batch is not None and batch > count:
+        raise ValueError(f"a batch of {batch} needs as many training images, and there are {count}; use a smaller one")
+    batch = batch or batch_size(count)
+    epoch_steps = count // batch
+    epochs = epochs or max(DEFAULT_EPOCHS, round(DEFAULT_STEPS / epoch_steps))
+    return Plan(batch, epoch_steps, epochs * epoch_steps)
+
+
+def plan_for_time(draft: Plan, seconds: float, pace: Pace) -> Plan:
+    """`draft` with as many steps as fit into `seconds`: whole epochs where one fits, else part of one; at least one."""
+    available = seconds * TIME_SHARE - pace.end
+    epochs = int(available // (draft.epoch_steps * pace.step + pace.epoch))
+    if epochs > 0:
+        return replace(draft, steps=epochs * draft.epoch_steps)
+    steps = int((available - pace.epoch) // pace.step)
+    return replace(draft, steps=min(max(steps, 1), draft.epoch_steps))
+
+
+def duration(text: str | float) -> float:
+    """Seconds in "90s", "2m", "1h", "1h30m", "45" or a number. Raises ValueError for anything else or nothing."""
+    if isinstance(text, str):
+        match = re.fullmatch(
+            r"\s*(?:(?P<h>\d+(?:\.\d+)?)\s*h)?\s*(?:(?P<m>\d+(?:\.\d+)?)\s*m(?:in)?)?\s*(?:(?P<s>\d+(?:\.\d+)?)\s*s?)?\s*",
+            text.lower(),
+        )
+        if match is None or not any(match.groupdict().values()):
+            raise ValueError(f"cannot read the time {text!r}; write it like 90s, 2m or 1h30m")
+        hours, minutes, rest = (float(match[unit] or 0) for unit in "hms")
+        seconds = hours * 3600 + minutes * 60 + rest
+    else:
+        seconds = float(text)
+    if not (0 < seconds < math.inf):
+        raise ValueError(f"the time to train must be above zero, got {text!r}")
+    return seconds
+
+
+def spoken(seconds: float) -> str:
+    """Seconds as people read them: 4.2 s, 58 s, 3 min 05 s, 1 h 20 min."""
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def _at_least_one(name: str, value: int | None) -> None:
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1):
+        raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")

@@ -1,0 +1,165 @@
+"""What a run is started with: everything that decides its result, as one value that config.json keeps."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from .. import __version__, data, optim, zoo
+from ..network import Network
+from ..preprocessing import Preprocessing
+from ..schedules import OneCycle
+from . import augment
+from .plan import Plan
+
+FORMAT = 1  # of config.json
+DEFAULT_LR = 0.05
+
+
+@dataclass(frozen=True)
+class Setup:
+    """A run's settings. Two runs with equal ones, on equal `data_digest`, end with equal weights, to the bit.
+
+    `optimizer` holds the schedule of the learning rate; `shift` is the pixels that training images move by at random.
+    `split` says how many images each part has, and `split_digest` which. `data` is the data set's name and `source`
+    what loads it again from anywhere, None for arrays.
+    """
+
+    network: Network
+    network_name: str
+    data: str
+    source: str | None
+    data_digest: str
+    split: dict[str, int]
+    split_digest: str
+    classes: list[str]
+    preprocessing: Preprocessing
+    seed: int
+    plan: Plan
+    optimizer: optim.Optimiser
+    label_smoothing: float
+    shift: int
+
+    def to_json(self) -> dict:
+        """As config.json has it; `from_json` reads it back."""
+        return {
+            "format": FORMAT,
+            "versions": {"pellucid": __version__, "python": platform.python_version(), "numpy": np.__version__},
+            "data": self.data, "source": self.source, "data_digest": self.data_digest,
+            "split": self.split, "split_digest": self.split_digest,
+            "classes": self.classes,
+            "network_name": self.network_name,
+            "seed": self.seed,
+            **asdict(self.plan), "epochs": self.plan.epochs,
+            "optimizer": self.optimizer.to_json(),
+            "label_smoothing": self.label_smoothing,
+            "shift": self.shift,
+            "preprocessing": self.preprocessing.to_json(),
+            "network": self.network.to_json(),
+        }
+
+    @classmethod
+    def from_json(cls, config: dict) -> Setup:
+        """What `to_json` wrote. Raises ValueError for anything else."""
+        try:
+            if config["format"] != FORMAT:
+                raise ValueError(f"its format is {config['format']!r}, this version of Pellucid reads {FORMAT}")
+            return cls(
+                network=Network.from_json(config["network"]),
+                preprocessing=Preprocessing.from_json(config["preprocessing"]),
+                optimizer=optim.from_json(config["optimizer"]),
+                plan=Plan(*(int(config[name]) for name in ("batch_size", "epoch_steps", "steps"))),
+                source=config["source"],
+                **{name: kind(config[name]) for name, kind in _PLAIN.items()},
+            )
+        except KeyError as e:
+            raise ValueError(f"it has no {e}") from None
+        except TypeError as e:
+            raise ValueError(str(e)) from None
+
+    def record(self) -> dict:
+        """What the model's file tells of how it was trained."""
+        return {k: v for k, v in self.to_json().items() if k not in ("network", "preprocessing", "classes")}
+
+
+_PLAIN = {
+    "network_name": str, "data": str, "data_digest": str, "split": dict, "split_digest": str, "classes": list,
+    "seed": int, "label_smoothing": float, "shift": int,
+}
+
+
+def default_optimizer(steps: int, lr: float | None = None) -> optim.SGD:
+    """SGD with Nesterov momentum under a one-cycle schedule of `steps` steps with its peak at `lr`."""
+    return optim.SGD(OneCycle(DEFAULT_LR if lr is None else lr, steps), momentum=0.9, nesterov=True, weight_decay=5e-4)
+
+
+def prepare(
+    network: Network | str | None,
+    dataset: data.Dataset,
+    plan: Plan,
+    parts: data.Split,
+    *,
+    seed: int,
+    source: str | None,
+    optimizer: optim.Optimiser,
+    label_smoothing: float,
+    shift: int | None,
+) -> Setup:
+    """The settings of a new run. Raises ValueError for those that do not fit each other."""
+    shape, classes = dataset.input_shape, len(dataset.classes)
+    name = network if isinstance(network, str) else "network"
+    if network is None or isinstance(network, str):
+        name = network or "lenet"
+        network = zoo.build(name, input_shape=shape, classes=classes)
+    if network.input_shape != shape or network.output_shape != (classes,):
+        raise ValueError(
+            f"the network maps {network.input_shape} to {network.output_shape}, but the images of {dataset.name} are "
+            f"{shape} in {classes} classes; build it with input_shape={shape}, classes={classes}"
+        )
+    if isinstance(label_smoothing, bool) or not 0 <= label_smoothing < 1:
+        raise ValueError(f"label_smoothing must be at least 0 and below 1, got {label_smoothing!r}")
+    shift = augment.default_shift(shape) if shift is None else shift
+    if isinstance(shift, bool) or not isinstance(shift, int) or not 0 <= shift < min(shape[:2]):
+        raise ValueError(f"shift must be a whole number of pixels from 0 to {min(shape[:2]) - 1}, got {shift!r}")
+    return Setup(
+        network=network, network_name=name, data=dataset.name, source=source, data_digest=digest(dataset),
+        split={part: len(getattr(parts, part)) for part in ("train", "validation", "test")},
+        split_digest=split_digest(parts),
+        classes=list(dataset.classes), preprocessing=Preprocessing.from_images(parts.train.images), seed=seed,
+        plan=plan, optimizer=optimizer, label_smoothing=float(label_smoothing), shift=shift,
+    )
+
+
+def check_same(setup: Setup, dataset: data.Dataset, parts: data.Split) -> None:
+    """Raise ValueError unless data and split are those the run was started with."""
+    if digest(dataset) != setup.data_digest:
+        raise ValueError(
+            f"the images or labels of {dataset.name} are not those the run was started with ({setup.data}); resume "
+            "with the same data, or start a new run"
+        )
+    if split_digest(parts) != setup.split_digest:
+        raise ValueError("the data are split differently than when the run was started, by another version of "
+                         "Pellucid or scikit-learn; start a new run")
+
+
+def digest(dataset: data.Dataset) -> str:
+    """A short text that differs for data sets that differ in an image, a label, a class or their order."""
+    own_test = (dataset.test_images, dataset.test_labels) if dataset.has_test else ()
+    names = np.frombuffer("\0".join(dataset.classes).encode(), np.uint8)
+    return _digest(dataset.images, dataset.labels, *own_test, names)
+
+
+def split_digest(parts: data.Split) -> str:
+    """A short text that differs where an image is in another part."""
+    return _digest(*(part.indices.astype(np.int64) for part in (parts.train, parts.validation, parts.test)))
+
+
+def _digest(*arrays: np.ndarray) -> str:
+    state = hashlib.blake2b(digest_size=16)
+    for array in arrays:
+        state.update(f"{array.dtype.str} {array.shape} ".encode())
+        state.update(np.ascontiguousarray(array).data)
+    return state.hexdigest()
