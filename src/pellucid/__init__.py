@@ -22,7 +22,10 @@ _NAMES = {
     "set_threads": "engine.threads",
     "threads": "engine.threads",
 }
-__all__ = [*_MODULES, *_NAMES]  # noqa: PLE0604
+__all__ = [
+    "Diverged", "KernelError", "Model", "Network", "Preprocessing", "TrainStep", "data", "evaluation", "fit",
+    "geometry", "layers", "load", "network", "ops", "optim", "reference", "schedules", "set_threads", "threads", "zoo",
+]
 
 if TYPE_CHECKING:
     from . import data, evaluation, geometry, layers, network, ops, optim, reference, schedules, zoo

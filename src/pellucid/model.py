@@ -60,7 +60,8 @@ class Model:
         mine = self.buffer.arrays
         if set(values) != set(mine):
             missing, extra = sorted(set(mine) - set(values)), sorted(set(values) - set(mine))
-            raise ValueError(f"parameters do not fit the network: missing {missing or 'none'}, unknown {extra or 'none'}")
+            raise ValueError(f"parameters do not fit the network: missing {missing or 'none'}, "
+                             f"unknown {extra or 'none'}")
         for name, array in mine.items():
             if np.shape(values[name]) != array.shape:
                 raise ValueError(f"{name} must have shape {array.shape}, got {np.shape(values[name])}")
@@ -169,7 +170,8 @@ def _described(path, texts: Mapping[str, str]) -> tuple[Network, Preprocessing |
         found = f"format {texts['pellucid']!r}" if "pellucid" in texts else "no mark of Pellucid's"
         raise ModelFileError(f"{path}: expected a Pellucid model of format {FORMAT!r}, found {found}")
     try:
-        parts = {key: modelfile.parse_json(texts[key], key) for key in ("network", "preprocessing", "classes", "record")}
+        keys = ("network", "preprocessing", "classes", "record")
+        parts = {key: modelfile.parse_json(texts[key], key) for key in keys}
     except KeyError as e:
         raise ModelFileError(f"{path}: the metadata has no {e.args[0]!r}") from None
     except ModelFileError as e:

@@ -24,7 +24,8 @@ __all__ = ["avg_pool", "conv", "conv_grad_input", "conv_grad_weight", "conv_matr
 Sizes = int | Sequence[int]
 
 
-def conv(x, w, bias=None, *, stride: Sizes = 1, padding: Padding = 0, dilation: Sizes = 1, groups: int = 1) -> np.ndarray:
+def conv(x, w, bias=None, *, stride: Sizes = 1, padding: Padding = 0, dilation: Sizes = 1,
+         groups: int = 1) -> np.ndarray:
     """Convolution of x (N, H, W, C) with filters w (O, C / groups, kh, kw), plus bias (O,): (N, H', W', O).
 
     `padding` is an integer, one an axis, a pair an axis, or "same". Raises ValueError when shapes do not fit or the
@@ -38,7 +39,7 @@ def conv(x, w, bias=None, *, stride: Sizes = 1, padding: Padding = 0, dilation: 
 
 def conv_grad_input(dy, w, input_size: Sizes, *, stride: Sizes = 1, padding: Padding = 0, dilation: Sizes = 1,
                     groups: int = 1) -> np.ndarray:
-    """Gradient of `conv` to its input of spatial size `input_size`, given the output's gradient dy: (N, *input_size, C)."""
+    """Gradient of `conv` to its input of spatial size `input_size`, given that to its output: (N, *input_size, C)."""
     dy, w = _array(dy, "dy"), _array(w, "w")
     channels = w.shape[1] * groups if w.ndim > 1 else 0
     layer = _conv_layer(w, channels, dy.ndim, False, stride, padding, dilation, groups)
@@ -54,7 +55,7 @@ def conv_grad_input(dy, w, input_size: Sizes, *, stride: Sizes = 1, padding: Pad
 
 def conv_grad_weight(x, dy, kernel_size: Sizes, *, stride: Sizes = 1, padding: Padding = 0, dilation: Sizes = 1,
                      groups: int = 1) -> np.ndarray:
-    """Gradient of `conv` to its filters of `kernel_size`, given input and output's gradient: (O, C / groups, kh, kw)."""
+    """Gradient of `conv` to its filters of `kernel_size`, given that to its output: (O, C / groups, kh, kw)."""
     x, dy = _array(x, "x"), _array(dy, "dy")
     size = per_axis(kernel_size, x.ndim - 2, "kernel_size")
     layer = Conv(dy.shape[-1], size, stride, padding, dilation, groups, bias=False)
@@ -93,13 +94,14 @@ def _conv_layer(w: np.ndarray, channels: int, dimensions: int, bias: bool, strid
         raise ValueError(f"filters must be (O, I / groups, kh, kw) for images or (O, I / groups, k) for signals; got "
                          f"filters of {w.ndim} dimensions for arrays of {dimensions}")
     if w.shape[1] * groups != channels:
-        raise ValueError(f"filters for {w.shape[1]} channels in each of {groups} groups need {w.shape[1] * groups} input "
-                         f"channels, got {channels}")
+        raise ValueError(f"filters for {w.shape[1]} channels in each of {groups} groups need {w.shape[1] * groups} "
+                         f"input channels, got {channels}")
     return Conv(w.shape[0], w.shape[2:], _frozen(stride), _frozen(padding), _frozen(dilation), groups, bias)
 
 
 @lru_cache(maxsize=16)
-def _plan(layer: Layer, shape: Shape, batch: int, gradients: bool) -> tuple[Plan, ParameterBuffer, ParameterBuffer | None]:
+def _plan(layer: Layer, shape: Shape, batch: int,
+          gradients: bool) -> tuple[Plan, ParameterBuffer, ParameterBuffer | None]:
     network = Network.build(shape, layer)
     values = ParameterBuffer(network.parameters())
     gradient = ParameterBuffer(network.parameters()) if gradients else None

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from .model import Model
     from .preprocessing import Preprocessing
 
 BATCH = 64
-ARRAY_NAMES = ("images", "x", "X", "x_test", "X_test", "test_images")
 
 
 def predict_files(model: Model, paths: Iterable[str]) -> Iterator[dict | tuple[str, Exception]]:
@@ -42,13 +43,12 @@ def read_images(path: str, preprocessing: Preprocessing) -> Iterator[tuple[int |
     from PIL import Image
 
     if Path(path).suffix.lower() == ".npz":
-        images = _array(path)
-        if images.shape[1:] in (preprocessing.input_shape, preprocessing.input_shape[:-1]):
-            images = images.reshape(len(images), *preprocessing.input_shape)
-            yield from enumerate(images)
-            return
-        for index, image in enumerate(images):
-            yield index, preprocessing.prepare(Image.fromarray(image.squeeze()))
+        from .data import load_images
+
+        for index, image in enumerate(load_images(path)):
+            if image.shape != preprocessing.input_shape:
+                image = preprocessing.prepare(_picture(image))
+            yield index, image
         return
     if not Path(path).exists():
         raise FileNotFoundError(f"{path}: no such file")
@@ -64,25 +64,11 @@ def read_images(path: str, preprocessing: Preprocessing) -> Iterator[tuple[int |
         raise ValueError(f"{path}: {e}") from None
 
 
-def _array(path: str) -> np.ndarray:
-    """The uint8 images of an .npz file: (N, H, W) or (N, H, W, C)."""
-    import zipfile
-    import zlib
+def _picture(image: np.ndarray) -> Image:
+    """uint8 (H, W, C) as Pillow's picture: grey, grey with alpha, RGB, RGB with alpha."""
+    from PIL import Image
 
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            names = arrays.files
-            name = names[0] if len(names) == 1 else next((n for n in ARRAY_NAMES if n in names), None)
-            if name is None:
-                raise ValueError(f"{path}: expected an array called {', '.join(ARRAY_NAMES)}; "
-                                 f"it holds {', '.join(names[:10]) or 'none'}")
-            images = arrays[name]
-    except (zipfile.BadZipFile, zlib.error, EOFError) as e:
-        raise ValueError(f"{path}: not a complete .npz file ({e})") from None
-    if images.dtype != np.uint8 or images.ndim not in (3, 4) or images.ndim == 4 and images.shape[3] not in (1, 3, 4):
-        raise ValueError(f"{path}: {name} must be uint8 of shape (N, H, W) or (N, H, W, 1, 3 or 4), "
-                         f"got {images.dtype} of shape {images.shape}")
-    return images
+    return Image.fromarray(image[..., 0] if image.shape[2] == 1 else image)
 
 
 def _answered(model: Model, waiting: list) -> Iterator[dict | tuple[str, Exception]]:

@@ -11,10 +11,10 @@ from .arrays import to_dataset
 from .dataset import DataError, Dataset
 from .digits import load_digits
 from .idx import find_idx, load_idx
-from .npz import load_npz
+from .npz import load_images, load_npz
 from .split import Part, Split, split
 
-__all__ = ["BUILT_IN", "DataError", "Dataset", "Part", "Split", "load", "split", "to_dataset"]
+__all__ = ["BUILT_IN", "DataError", "Dataset", "Part", "Split", "load", "load_images", "split", "to_dataset"]
 
 FASHION_CLASSES = ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag",
                    "Ankle boot"]

@@ -64,6 +64,12 @@ def to_dataset(
                    _to_pixels(test_images, unit, what[2]), test_numbers)
 
 
+def to_images(what: str, images: np.ndarray) -> np.ndarray:
+    """Images without labels by the rules above, as uint8 (N, H, W, C); `what` is what messages call them."""
+    _check_shapes(images, np.zeros(images.shape[:1]), what, f"{what}: labels")
+    return _to_pixels(images, _in_unit_range(images, what), what)
+
+
 def _check_shapes(images: np.ndarray, labels: np.ndarray, images_what: str, labels_what: str) -> None:
     shape = images.shape
     if images.ndim not in (3, 4):

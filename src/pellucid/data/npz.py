@@ -12,6 +12,8 @@ import os
 import warnings
 import zipfile
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from math import prod
 from pathlib import Path
 
@@ -19,7 +21,7 @@ import numpy as np
 from numpy.lib import format as npy
 
 from ..files import open_file
-from .arrays import require_memory, to_dataset
+from .arrays import require_memory, to_dataset, to_images
 from .dataset import DataError, Dataset
 
 TRAINING_NAMES = (("images", "labels"), ("x", "y"), ("X", "y"), ("x_train", "y_train"), ("X_train", "y_train"),
@@ -30,10 +32,36 @@ DEFLATE_RATIO = 1032  # the most that deflate can shrink anything (zlib's techni
 
 def load_npz(path: str | os.PathLike) -> Dataset:
     """The data set in an .npz file. Raises DataError for anything that is not one, OSError never."""
+    with _opened(path) as (path, archive):
+        return _from_archive(path, archive)
+
+
+def load_images(path: str | os.PathLike) -> np.ndarray:
+    """The images in an .npz file that needs no labels, as uint8 (N, H, W, C).
+
+    They are its only array, or the one called as a data set's images; test images count where there are no others.
+    Raises DataError for anything else, OSError never.
+    """
+    with _opened(path) as (path, archive):
+        members = _members(path, archive)
+        names = [n.removesuffix(".npy") for n in members if n.endswith(".npy")]
+        known = [n for n, _ in TRAINING_NAMES if n in names] or [n for n, _ in TEST_NAMES if n in names]
+        chosen = names if len(names) == 1 else known
+        if len(chosen) != 1:
+            raise DataError(f"{path}: holds {', '.join(sorted(map(repr, names))[:12]) or 'no array'}; expected one array "
+                            "of images, or one of them called 'images'")
+        info = members[f"{chosen[0]}.npy"]
+        require_memory(info.file_size, f"{path}: {chosen[0]}")
+        return to_images(f"{path}: {chosen[0]}", _read_array(f"{path}: {chosen[0]}", archive, info))
+
+
+@contextmanager
+def _opened(path: str | os.PathLike) -> Iterator[tuple[Path, zipfile.ZipFile]]:
+    """The archive, whatever is wrong with it becoming a DataError."""
     path = Path(path)
     try:
         with open_file(path) as (file, _), zipfile.ZipFile(file) as archive:
-            return _from_archive(path, archive)
+            yield path, archive
     except DataError:
         raise
     except OSError as e:
@@ -43,12 +71,17 @@ def load_npz(path: str | os.PathLike) -> Dataset:
         raise DataError(f"{path}: not a sound .npz file ({_line(e)}); save it again with numpy.savez") from None
 
 
-def _from_archive(path: Path, archive: zipfile.ZipFile) -> Dataset:
+def _members(path: Path, archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
     members = {}
     for info in archive.infolist():
         if info.filename in members:
             raise DataError(f"{path}: holds two arrays called {info.filename!r}; save it again with numpy.savez")
         members[info.filename] = info
+    return members
+
+
+def _from_archive(path: Path, archive: zipfile.ZipFile) -> Dataset:
+    members = _members(path, archive)
     names = {n.removesuffix(".npy") for n in members if n.endswith(".npy")}
     training = [pair for pair in TRAINING_NAMES if names.issuperset(pair)]
     test = [pair for pair in TEST_NAMES if names.issuperset(pair)]

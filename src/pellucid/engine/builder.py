@@ -32,8 +32,8 @@ class Builder:
     `training` says how layers behave (batch statistics, dropout); `gradients` whether there is a backward pass.
     """
 
-    def __init__(self, library: Library, batch: int, parameters: ParameterBuffer, gradient: ParameterBuffer | None = None,
-                 training: bool = False):
+    def __init__(self, library: Library, batch: int, parameters: ParameterBuffer,
+                 gradient: ParameterBuffer | None = None, training: bool = False):
         self.library, self.batch, self.training = library, batch, training
         self._parameters, self._gradient = parameters, gradient
         self.gradients = gradient is not None

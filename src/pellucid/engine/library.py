@@ -50,7 +50,8 @@ class View:
     @classmethod
     def of(cls, array: np.ndarray) -> View:
         """An array, its last axis innermost."""
-        dims = tuple((0, n, s // array.itemsize) for n, s in zip(reversed(array.shape), reversed(array.strides), strict=True))
+        axes = zip(reversed(array.shape), reversed(array.strides), strict=True)
+        dims = tuple((0, n, s // array.itemsize) for n, s in axes)
         return cls(array.ctypes.data, array.dtype, dims, array)
 
     def buffer(self) -> Buffer:
@@ -95,7 +96,8 @@ class Kernel:
     def bind(self, **arguments: View | np.ndarray | int | float) -> Call:
         """The kernel with these arguments. Raises KernelError when a name, type or number of dimensions differs."""
         if names := {s.name for s in self.slots} ^ set(arguments):
-            raise KernelError(f"{self.name} takes {', '.join(s.name for s in self.slots)}; check {', '.join(sorted(names))}")
+            takes = ", ".join(s.name for s in self.slots)
+            raise KernelError(f"{self.name} takes {takes}; check {', '.join(sorted(names))}")
         values = []
         for slot in self.slots:
             value = arguments[slot.name]
@@ -147,7 +149,8 @@ class Library:
 
     def tiles(self, stem: str) -> tuple[int, ...]:
         """The tile widths a kernel was compiled for: names `stem_N`."""
-        return tuple(sorted(int(n[len(stem) + 1:]) for n in self.names if n.startswith(stem + "_") and n[len(stem) + 1:].isdigit()))
+        widths = (n.removeprefix(stem + "_") for n in self.names if n.startswith(stem + "_"))
+        return tuple(sorted(int(w) for w in widths if w.isdigit()))
 
 
 def isas(folder: Path = FOLDER) -> list[str]:

@@ -36,7 +36,7 @@ class Plan:
         self._taps = set(taps) | {network.output}
         self.image = aligned(batch * int(np.prod(network.input_shape)), np.float32).reshape(batch, *network.input_shape)
         self.bytes_image = np.zeros(self.image.shape, np.uint8)
-        self.scale, self.shift = (np.full(network.input_shape[-1], v, np.float32) for v in (1, 0))
+        self.scale, self.shift = _unscaled(network.input_shape[-1])
         self.labels, self.counter = b.labels, b.counter
         self._stores: dict[str, tuple] = {}
 
@@ -94,7 +94,7 @@ class Plan:
             dy = b.like(output)
             dy.storage.pinned = True
             self.cotangent = np.zeros((self.batch, *self.network.output_shape), np.float32)
-            self._load(b, self.cotangent, "input_f32", dy, *(np.full(self.network.output_shape[-1], v, "f") for v in (1, 0)))
+            self._load(b, self.cotangent, "input_f32", dy, *_unscaled(self.network.output_shape[-1]))
         received[id(output)].append(dy)
         for name, inputs, y, backward in reversed(self._backward):
             b.node = name
@@ -118,7 +118,7 @@ class Plan:
         """The network's own calls, then, bound apart, loading either kind of image and storing what is tapped."""
         end = len(b.notes)
         x = values[INPUT]
-        self._load(b, self.image, "input_f32", x, *(np.full(x.shape[2], v, "f") for v in (1, 0)))
+        self._load(b, self.image, "input_f32", x, *_unscaled(x.shape[2]))
         self._load(b, self.bytes_image, "input_u8", x, self.scale, self.shift)
         for name in sorted(self._taps):
             out = np.zeros((self.batch, *self.network.shapes[name]), np.float32)
@@ -175,6 +175,11 @@ def _summed(b: Builder, parts: Iterable[Tensor]) -> Tensor:
         b.call("add", a=total, b=part, y=y)
         total = y
     return total
+
+
+def _unscaled(channels: int) -> tuple[np.ndarray, np.ndarray]:
+    """The scale and shift that leave every channel as it is."""
+    return np.ones(channels, np.float32), np.zeros(channels, np.float32)
 
 
 def _as_image(array: np.ndarray) -> np.ndarray:

@@ -61,7 +61,7 @@ class Tensor:
         self.dtype = np.dtype(self.dtype)
         self.storage = self.storage or Storage(
             lambda: self.batch * self.image_elements * self.dtype.itemsize + SLACK,
-            lambda: (self.batch, self.shape, self.inner, self.dtype, str(self.halo)) if any(map(any, self.halo)) else None,
+            lambda: (self.shape, self.inner, self.dtype, str(self.halo)) if any(map(any, self.halo)) else None,
         )
 
     @property

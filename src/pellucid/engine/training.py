@@ -23,8 +23,10 @@ class Diverged(ValueError):
     """The loss or a gradient is not a finite number. The weights are those of the step before."""
 
     def __init__(self, step: int, what: str, lr: float):
-        super().__init__(f"training diverged at step {step}: the {what} is not a finite number; the weights before that "
-                         f"step are kept; try a lower learning rate than {lr:.3g}, or look for wrong values in the data")
+        super().__init__(
+            f"training diverged at step {step}: the {what} is not a finite number; the weights before that step are "
+            f"kept; try a lower learning rate than {lr:.3g}, or look for wrong values in the data"
+        )
         self.step = step
 
 
@@ -36,7 +38,8 @@ class TrainStep:
     and batches give the same parameters to the bit, whatever the number of threads.
     """
 
-    def __init__(self, model: Model, batch_size: int, optimizer: Optimiser, *, label_smoothing: float = 0.0, seed: int = 0):
+    def __init__(self, model: Model, batch_size: int, optimizer: Optimiser, *, label_smoothing: float = 0.0,
+                 seed: int = 0):
         if not isinstance(batch_size, int) or isinstance(batch_size, bool) or batch_size < 1:
             raise ValueError(f"batch_size must be an integer of at least 1, got {batch_size!r}")
         self.model, self.batch_size, self.optimizer, self.seed = model, batch_size, optimizer, seed
@@ -53,7 +56,8 @@ class TrainStep:
         size = self._parameters.trainable_size
         self._slots = {name: aligned(size, np.float32) for name in optimizer.slots}
         self._rates = np.zeros(len(optimizer.rates(0)), np.float32)
-        kernel, arguments = optimizer.call(self._parameters.flat[:size], self._gradient.flat[:size], self._rates, self._slots)
+        kernel, arguments = optimizer.call(
+            self._parameters.flat[:size], self._gradient.flat[:size], self._rates, self._slots)
         self._update = self._plan.library.kernel(kernel).bind(**arguments)
 
     def __call__(self, images: np.ndarray, labels: np.ndarray) -> float:
@@ -83,9 +87,11 @@ class TrainStep:
     def _checked(self, images: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         expected = (self.batch_size, *self.model.network.input_shape)
         if images.shape != expected or images.dtype not in (np.uint8, np.float32):
-            raise ValueError(f"expected uint8 or float32 images of shape {expected}, got {images.dtype} of {images.shape}")
+            raise ValueError(f"expected uint8 or float32 images of shape {expected}, "
+                             f"got {images.dtype} of {images.shape}")
         if images.dtype == np.uint8 and not self.model.preprocessing:
-            raise ValueError("uint8 images need a model with preprocessing; pass Model(..., preprocessing=...) or float32")
+            raise ValueError("uint8 images need a model with preprocessing: Model(..., preprocessing=...); "
+                             "or give float32 images")
         classes = self.model.network.output_shape[0]
         if labels.shape != (self.batch_size,) or labels.dtype.kind not in "iu":
             raise ValueError(f"expected {self.batch_size} integer labels, got {labels.dtype} of shape {labels.shape}")
@@ -103,7 +109,10 @@ class TrainStep:
         return self._plan.memory + self._gradient.flat.nbytes + sum(s.nbytes for s in self._slots.values())
 
     def state(self) -> dict[str, np.ndarray]:
-        """The optimiser's buffers as "slot.parameter" arrays in PyTorch's layout: with `steps`, all that resuming needs."""
+        """The optimiser's buffers as "slot.parameter" arrays in PyTorch's layout: with `steps`, all resuming takes.
+
+        They are the buffers themselves, not copies.
+        """
         return {f"{slot}.{name}": a for slot in self._slots for name, a in self._by_name(slot).items()}
 
     def load_state(self, state: Mapping[str, np.ndarray], steps: int) -> None:

@@ -125,7 +125,8 @@ def linker(isa: str) -> list[str]:
     """The command that links for an instruction set. Raises BuildError when there is none."""
     arch = ISAS[isa][0]
     if arch == architecture():
-        variable, names, package = "CC", ["cc", "gcc", "clang"], "gcc (Debian: apt-get install gcc; macOS: xcode-select --install)"
+        variable, names = "CC", ["cc", "gcc", "clang"]
+        package = "gcc (Debian: apt-get install gcc libc6-dev; macOS: xcode-select --install)"
     else:
         triple = {"arm-64": "aarch64", "x86-64": "x86-64"}[arch] + "-linux-gnu"
         names = [triple.replace("x86-64", "x86_64") + "-gcc"]

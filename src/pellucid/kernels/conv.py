@@ -56,7 +56,8 @@ def conv(machine: Machine, columns: int, inner: int | None) -> Program:
     x, w = operands("x", inner), packed_filters("w", inner)
     bias = pin(hl.ImageParam(hl.Float(32), 2, "bias"))
     first = hl.ImageParam(hl.Int(32), 1, "first")
-    sx, sy, dx, dy, relu = (hl.Param(hl.Int(32), n) for n in ("stride_x", "stride_y", "dilation_x", "dilation_y", "relu"))
+    scalars = [hl.Param(hl.Int(32), n) for n in ("stride_x", "stride_y", "dilation_x", "dilation_y", "relu")]
+    sx, sy, dx, dy, relu = scalars
     k, q, X, Y, kb, n = variables("k q X Y kb n")
 
     # The algorithm. q counts the tk blocks of output channels in the register tile.
@@ -90,7 +91,7 @@ def conv(machine: Machine, columns: int, inner: int | None) -> Program:
     w.dim(5).set_min(0)
     for d in (2, 3, 4):
         w.dim(d).set_min(0)
-    return Program([out], [x, w, bias, first, sx, sy, dx, dy, relu])
+    return Program([out], [x, w, bias, first, *scalars])
 
 
 for _columns in TILES:

@@ -38,7 +38,8 @@ def pack_filters(machine: Machine) -> Program:
         hl.clamp(group, 0, groups - 1)], 0.0)
 
     task = hl.Var("task")
-    out.reorder(k, i, j, c, cb, kb).vectorize(k, BLOCK).fuse(cb, kb, task).parallel(task, 4, hl.TailStrategy.GuardWithIf)
+    out.reorder(k, i, j, c, cb, kb).vectorize(k, BLOCK).fuse(cb, kb, task)
+    out.parallel(task, 4, hl.TailStrategy.GuardWithIf)
     out.specialize(groups == 1)
     o = pin(out.output_buffer())
     for d in range(1, 6):
@@ -93,7 +94,8 @@ def load(machine: Machine, kind) -> Program:
     out.fuse(b, n, task).parallel(task, 4, hl.TailStrategy.GuardWithIf)
     # One channel, rows in one run: the commonest first layer.
     o = out.output_buffer()
-    out.specialize((count == 1) & (inner == 1) & (o.dim(0).extent() == 1) & (o.dim(1).stride() == 1)).vectorize(x, 8, hl.TailStrategy.GuardWithIf)
+    grey = (count == 1) & (inner == 1) & (o.dim(0).extent() == 1) & (o.dim(1).stride() == 1)
+    out.specialize(grey).vectorize(x, 8, hl.TailStrategy.GuardWithIf)
     o.dim(0).set_min(0).set_stride(1)
     for p in (image, scale, shift):
         p.dim(0).set_min(0).set_stride(1)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import prod
 from typing import ClassVar
 
 from .. import reference
@@ -186,7 +185,7 @@ class _Form:
         return packed.seen((BLOCK, 1), (run, BLOCK), (1, row), (height, row), (1, row * height),
                            (blocks(self.outputs), row * height))
 
-    def source(self, x, y: int, column: int) -> Argument:
+    def source(self, x, y: int, column: int):
         """The input as the convolution reads it: position 0 is under the first tap of the first window."""
         if self.inner == BLOCK:
             return x.shifted(-y, -column)

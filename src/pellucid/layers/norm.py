@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import prod
+from typing import ClassVar
 
 from .. import reference
 from .base import Layer, Parameter, Shape
@@ -21,6 +22,8 @@ class BatchNorm(Layer):
     they are those averages. As in PyTorch, the batch's variance divides by the count and the running one by the
     count less one.
     """
+
+    short: ClassVar[str] = "bn"
 
     eps: float = 1e-5
     momentum: float = 0.1

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import prod
+from typing import ClassVar
 
 from .. import reference
 from ..geometry import Padding, Window, output_size, windows
@@ -64,6 +65,8 @@ class Sliding:
 class MaxPool(Sliding, Layer):
     """The largest value under each window; padding never wins, and of equal values the first takes the gradient."""
 
+    short: ClassVar[str] = "pool"
+
     def define(self, parameters, x, *, training=False, seed=0):
         y = reference.max_pool(x, self.size, **self.options)
         return y, lambda dy: ([reference.max_pool_grad(x, dy, self.size, **self.options)], {})
@@ -75,6 +78,8 @@ class MaxPool(Sliding, Layer):
 @dataclass(frozen=True)
 class AvgPool(Sliding, Layer):
     """The mean of each window; padding counts as zeros, so every window divides by its full size."""
+
+    short: ClassVar[str] = "pool"
 
     def define(self, parameters, x, *, training=False, seed=0):
         y = reference.avg_pool(x, self.size, **self.options)
@@ -99,6 +104,8 @@ class Global:
 class GlobalMaxPool(Global, Layer):
     """The largest value of each channel."""
 
+    short: ClassVar[str] = "pool"
+
     def define(self, parameters, x, *, training=False, seed=0):
         return reference.global_max_pool(x), lambda dy: ([reference.global_max_pool_grad(x, dy)], {})
 
@@ -109,6 +116,8 @@ class GlobalMaxPool(Global, Layer):
 @dataclass(frozen=True)
 class GlobalAvgPool(Global, Layer):
     """The mean of each channel."""
+
+    short: ClassVar[str] = "pool"
 
     def define(self, parameters, x, *, training=False, seed=0):
         return reference.global_avg_pool(x), lambda dy: ([reference.global_avg_pool_grad(dy, x.shape[1:-1])], {})

@@ -175,6 +175,7 @@ class _Trainer:
         self.state = State()
         self.saved_at = -math.inf
         self.best_is_saved = True
+        self.sound = True
         self.began, self.done_before = clock.perf_counter(), 0
 
     def restore(self) -> None:
@@ -252,6 +253,7 @@ class _Trainer:
             speed = (state.step - begun_at) * plan.batch_size / (clock.perf_counter() - began)
             row, best = None, False
             if state.step == last:
+                self._require_finite()
                 row = self._validate(epoch, state.losses / (last - first), speed)
                 row["seconds"] = clock.perf_counter() - began
                 best = self._judge(row)
@@ -285,12 +287,19 @@ class _Trainer:
         self.kept.record["best"] = {k: row[k] for k in ("epoch", "step", "validation_accuracy", "validation_loss")}
         self.best_is_saved = False
 
+    def _require_finite(self) -> None:
+        """Raise Diverged where weights or running statistics overflowed, which a loss may hide behind batch norm."""
+        for name, values in self.model.parameters.items():
+            if not np.isfinite(values).all():
+                self.sound = False
+                raise Diverged(self.state.step, f"parameter {name}", self.step.lr)
+
     def _best(self) -> dict | None:
         """The best row. Before the first epoch has ended: that of the present weights, which are kept meanwhile.
 
         They do not enter the state, so that a resumed run chooses among whole epochs as an unbroken one does.
         """
-        if self.state.best is None:
+        if self.state.best is None and self.sound:
             steps = max(self.state.step % self.plan.epoch_steps, 1)
             row = self._validate(self.state.step // self.plan.epoch_steps + 1, self.state.losses / steps, 0.0)
             if math.isfinite(row["validation_loss"]):
@@ -309,7 +318,8 @@ class _Trainer:
             self.kept.save(self.folder.best)
             self.best_is_saved = True
         self.folder.write_metrics(self.state.rows)
-        self.folder.write_last(self.model.parameters, self.step.state(), self.state, self.model.metadata())
+        if self.sound:  # else the last sound state stays in its file
+            self.folder.write_last(self.model.parameters, self.step.state(), self.state, self.model.metadata())
         self.saved_at = clock.perf_counter()
 
     def _progress(self, epoch: int, loss: float, speed: float, row: dict | None, best: bool) -> Progress:
@@ -324,8 +334,9 @@ class _Trainer:
         """Where the weights are after training broke off."""
         if self.folder is None:
             return ""
-        text = f"; the last weights are in {self.folder.last}"
-        return text + (f", the best so far in {self.folder.best}" if best is not None else "")
+        files = [f"the best weights so far are in {self.folder.best}"] if best is not None else []
+        files += [f"the last in {self.folder.last}"] if self.folder.last.exists() else []
+        return "".join(f"; {text}" for text in files)
 
 
 def _start(setup: Setup) -> tuple[Model, TrainStep]:
