@@ -9,6 +9,7 @@ import signal
 
 import numpy as np
 import pytest
+from shapes_data import CLASSES, pictures
 
 from pellucid import data as datasets
 from pellucid import evaluation, optim, schedules
@@ -20,19 +21,6 @@ from pellucid.network import Network, Sequential
 from pellucid.training import augment, plan
 from pellucid.training.fit import fit
 from pellucid.training.run import COLUMNS, RunFolder
-
-CLASSES = ["bar", "disc", "ring"]
-
-
-def pictures(count=120, size=8, seed=5):
-    """uint8 images (N, size, size, 1) of three shapes in noise, and their labels."""
-    rng = np.random.default_rng(seed)
-    y, x = np.mgrid[:size, :size] - (size - 1) / 2
-    r = np.hypot(x, y)
-    shapes = np.stack([np.abs(y) < 1, r < size / 4, np.abs(r - size / 3) < 0.8])
-    labels = np.arange(count, dtype=np.int32) % 3
-    images = 170 * shapes[labels] + rng.integers(0, 80, (count, size, size))
-    return images.astype(np.uint8)[..., None], labels
 
 
 @pytest.fixture(scope="module")
@@ -357,8 +345,9 @@ class TestAugmentation:
 
 
 class TestPlan:
-    @pytest.mark.parametrize("text, seconds", [("90s", 90), ("2m", 120), ("1h30m", 5400), ("1h 1m 1s", 3661), ("45", 45),
-                                               ("0.5m", 30), (12, 12), ("2 min", 120)])
+    @pytest.mark.parametrize("text, seconds", [
+        ("90s", 90), ("2m", 120), ("2 min", 120), ("1h30m", 5400), ("1h 1m 1s", 3661), ("45", 45), ("0.5m", 30), (12, 12),
+    ])
     def test_durations(self, text, seconds):
         assert plan.duration(text) == seconds
 
@@ -387,7 +376,8 @@ class TestPlan:
         if seconds >= 1:
             assert made.steps * pace.step + made.epochs * pace.epoch + pace.end <= seconds
 
-    @pytest.mark.parametrize("seconds, text", [(4.24, "4.2 s"), (9.96, "10 s"), (185, "3 min 05 s"), (4800, "1 h 20 min"),
-                                               (59.7, "1 min 00 s")])
+    @pytest.mark.parametrize("seconds, text", [
+        (4.24, "4.2 s"), (9.96, "10 s"), (59.7, "1 min 00 s"), (185, "3 min 05 s"), (4800, "1 h 20 min"),
+    ])
     def test_spoken(self, seconds, text):
         assert plan.spoken(seconds) == text

@@ -48,8 +48,8 @@ def load_images(path: str | os.PathLike) -> np.ndarray:
         known = [n for n, _ in TRAINING_NAMES if n in names] or [n for n, _ in TEST_NAMES if n in names]
         chosen = names if len(names) == 1 else known
         if len(chosen) != 1:
-            raise DataError(f"{path}: holds {', '.join(sorted(map(repr, names))[:12]) or 'no array'}; expected one array "
-                            "of images, or one of them called 'images'")
+            found = ", ".join(sorted(map(repr, names))[:12]) or "no array"
+            raise DataError(f"{path}: holds {found}; expected one array of images, or one of them called 'images'")
         info = members[f"{chosen[0]}.npy"]
         require_memory(info.file_size, f"{path}: {chosen[0]}")
         return to_images(f"{path}: {chosen[0]}", _read_array(f"{path}: {chosen[0]}", archive, info))

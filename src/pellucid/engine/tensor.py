@@ -150,9 +150,18 @@ class Tensor:
         """A feature vector with the batch as the x axis: (c, n, 1, b, 1)."""
 
         def view():
-            dims = ((0, self.inner, 1), (0, self.batch, self.inner), (0, 1, self.inner),
-                    (0, self.blocks, self.inner * self.batch), (0, 1, self.inner))
-            return View(self.storage.address, self.dtype, dims)
+            _, _, _, sb, sn = self.strides()  # one pixel has a halo where a padded convolution reads it too
+            dims = ((0, self.inner, 1), (0, self.batch, sn), (0, 1, sn), (0, self.blocks, sb), (0, 1, sn))
+            return View(self.address(), self.dtype, dims)
+
+        return Argument(self.storage, view)
+
+    def vector(self) -> Argument:
+        """A feature vector as (c, b, n)."""
+
+        def view():
+            _, _, _, sb, sn = self.strides()
+            return View(self.address(), self.dtype, ((0, self.inner, 1), (0, self.blocks, sb), (0, self.batch, sn)))
 
         return Argument(self.storage, view)
 

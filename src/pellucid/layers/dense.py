@@ -167,14 +167,13 @@ class Flatten(Layer):
             return b.alias(x, features), lambda dy: [dy if b.needs_gradient(x) else None]
         y = b.tensor(features)
         height, width, channels = x.shape
-        vector = ((BLOCK, 1), (y.blocks, BLOCK * b.batch), (b.batch, BLOCK))
-        b.call("flatten", x=x, features=features[0], y=y.folded(*vector))
+        b.call("flatten", x=x, features=features[0], y=y.vector())
 
         def backward(dy):
             if not b.needs_gradient(x):
                 return [None]
             dx = b.like(x)
-            b.call("unflatten", y=dy.folded(*vector), channels=channels, width=width, height=height, x=dx)
+            b.call("unflatten", y=dy.vector(), channels=channels, width=width, height=height, x=dx)
             return [dx]
 
         return y, backward

@@ -77,7 +77,7 @@ class RunFolder:
             out = free_folder(Path("runs"), re.sub(r"[^A-Za-z0-9_.-]+", "-", name).strip("-.") or "run")
         out = Path(out)
         if out.is_dir() and next(out.iterdir(), None) is not None:
-            hint = f"continue it with --resume {out}, or " if (out / "config.json").exists() else ""
+            hint = f"continue it with --resume {out}, or " if cls(out).last.exists() else ""
             raise ValueError(f"the folder {out} is not empty; {hint}choose another one with --out")
         return cls(files.check_writable(out))
 

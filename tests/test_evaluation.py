@@ -1,0 +1,92 @@
+"""Figures of merit against counting by hand."""
+
+import numpy as np
+import pytest
+from shapes_data import CLASSES, pictures
+
+from pellucid import data as datasets
+from pellucid import evaluation
+from pellucid.layers import Dense, Flatten
+from pellucid.model import Model
+from pellucid.network import Network, Sequential
+from pellucid.preprocessing import Preprocessing
+
+OUTPUTS = np.array([[2, 1, 0, -1], [0, 3, 3, 1], [1, 2, 0, 4], [5, 1, 2, 3]], np.float32)
+NAMES = ["a", "b", "c", "d"]
+
+
+def test_counts_by_hand():
+    # Ranks of the labels: 0, 1 (a tie that the lower class wins), 3, 0.
+    result = evaluation.score(OUTPUTS, np.array([0, 2, 2, 0]), NAMES, top=(1, 2, 3, 4, 9))
+    assert result.accuracy == 0.5 and result.correct == 2 and result.count == 4
+    assert result.top == {1: 0.5, 2: 0.75, 3: 0.75}  # of 4 classes the first 4 are all
+    assert result.confusion.tolist() == [[2, 0, 0, 0], [0, 0, 0, 0], [0, 1, 0, 1], [0, 0, 0, 0]]
+    a, b, c, d = result.classes
+    assert (a.name, a.count, a.correct, a.predicted, a.accuracy) == ("a", 2, 2, 2, 1.0)
+    assert (b.count, b.predicted, b.accuracy, b.log_loss) == (0, 1, None, None)
+    assert (c.count, c.correct, c.predicted, c.accuracy) == (2, 0, 0, 0.0)
+    assert d.predicted == 1
+    exponentials = np.exp(OUTPUTS.astype(float))
+    by_hand = -np.log(exponentials[range(4), [0, 2, 2, 0]] / exponentials.sum(axis=1))
+    assert result.log_loss == pytest.approx(by_hand.mean(), rel=1e-12)
+    assert c.log_loss == pytest.approx(by_hand[1:3].mean(), rel=1e-12)
+
+
+def test_log_loss_of_large_logits_is_exact():
+    assert evaluation.log_losses(np.array([[1e4, 0], [-1e4, 0]], np.float32), np.array([0, 0])).tolist() == [0, 1e4]
+    assert np.isnan(evaluation.log_losses(np.array([[np.inf, 0]], np.float32), np.array([0]))).all()
+
+
+@pytest.mark.parametrize("labels, names, message", [
+    ([0, 1, 2], NAMES, "expected 4 labels"), ([0, 1, 2, 4], NAMES, r"must be in 0..3, got 0..4"),
+    ([0, 1, 2, -1], NAMES, "got -1"), ([0, 1, 2, 3], NAMES[:3], "tells 4 classes apart, but 3 names"),
+])
+def test_what_does_not_fit(labels, names, message):
+    with pytest.raises(ValueError, match=message):
+        evaluation.score(OUTPUTS, np.array(labels), names)
+
+
+@pytest.fixture
+def model():
+    net = Network.build((8, 8, 1), Sequential(Flatten(), Dense(3)))
+    return Model(net, seed=1, preprocessing=Preprocessing((8, 8, 1), (0.4,), (0.3,)), classes=CLASSES)
+
+
+def test_uint8_and_preprocessed_images_agree(model):
+    images, labels = pictures(300)  # more than one batch
+    a = evaluation.evaluate(model, images, labels)
+    b = evaluation.evaluate(model, model.preprocessing.apply(images), labels)
+    assert a.to_json() == b.to_json()
+    assert a.correct == int((model.predict(images).argmax(axis=1) == labels).sum())
+    with pytest.raises(ValueError, match="no images"):
+        evaluation.evaluate(model, images[:0], labels[:0])
+
+
+def test_which_images_of_a_data_set_count(model, tmp_path):
+    images, labels = pictures(60)
+    np.savez(tmp_path / "plain.npz", images=images, labels=labels, classes=np.array(CLASSES))
+    np.savez(tmp_path / "own.npz", x_train=images[9:], y_train=labels[9:], x_test=images[:9], y_test=labels[:9],
+             classes=np.array(CLASSES))
+    part, result = evaluation.evaluate_on(model, tmp_path / "plain.npz")
+    assert part.endswith("all images") and result.count == 60
+    part, result = evaluation.evaluate_on(model, tmp_path / "own.npz")
+    assert part.endswith("its test images") and result.count == 9
+    # Trained on the first: only what was held out under the recorded seed.
+    from pellucid.training.setup import digest, split_digest
+
+    dataset = datasets.load(tmp_path / "plain.npz")
+    parts = datasets.split(dataset, 4)
+    model.record = {"data_digest": digest(dataset), "seed": 4, "split_digest": split_digest(parts)}
+    part, result = evaluation.evaluate_on(model, tmp_path / "plain.npz")
+    assert part.endswith("test images")
+    assert result.to_json() == evaluation.evaluate(model, parts.test.images, parts.test.labels).to_json()
+    model.record["split_digest"] = "another"
+    with pytest.raises(ValueError, match="split differently"):
+        evaluation.evaluate_on(model, tmp_path / "plain.npz")
+
+
+def test_classes_are_matched_by_name():
+    labels = np.array([0, 1, 1])
+    assert evaluation.matched(labels, ["ring", "bar"], CLASSES).tolist() == [2, 0, 0]
+    with pytest.raises(ValueError, match="does not know the class 'star'"):
+        evaluation.matched(labels, ["ring", "star"], CLASSES)
