@@ -41,7 +41,8 @@ def main() -> None:
     accuracies, seconds = zip(*results, strict=True)
     record = {
         "benchmark": "digits", "cpu": cpu(), "seeds": options.seeds,
-        "test_accuracy": {"mean": round(statistics.mean(accuracies), 5), "deviation": round(statistics.stdev(accuracies), 5),
+        "test_accuracy": {"mean": round(statistics.mean(accuracies), 5),
+                          "deviation": round(statistics.stdev(accuracies), 5),
                           "each": [round(a, 5) for a in accuracies]},
         "seconds": {"median": round(statistics.median(seconds), 2), "longest": round(max(seconds), 2)},
     }

@@ -346,7 +346,8 @@ class TestAugmentation:
 
 class TestPlan:
     @pytest.mark.parametrize("text, seconds", [
-        ("90s", 90), ("2m", 120), ("2 min", 120), ("1h30m", 5400), ("1h 1m 1s", 3661), ("45", 45), ("0.5m", 30), (12, 12),
+        ("90s", 90), ("2m", 120), ("2 min", 120), ("1h30m", 5400), ("1h 1m 1s", 3661), ("45", 45), ("0.5m", 30),
+        (12, 12),
     ])
     def test_durations(self, text, seconds):
         assert plan.duration(text) == seconds

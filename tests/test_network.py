@@ -258,7 +258,7 @@ def nodes(*triples):
     (GREY, [ReLU()], "a", "needs a list of Nodes"),
     (GREY, 5, "a", "needs a list of Nodes"),
     (GREY, nodes(("a", Dense(2), ("input",))), "a", r"'a' \(Dense.*28, 28, 1"),
-    ((5,), nodes(("a", Conv(2, 3), ("input",))), "a", r"'a' \(Conv 3x3.*\(5,\)"),
+    ((5,), nodes(("a", Conv(2, 3), ("input",))), "a", r"'a' \(Conv\).*\(5,\)"),
     ((3, 8, 1), nodes(("a", Conv(2, 5), ("input",))), "a", r"'a' \(Conv 5x5.*\(3, 8, 1\)"),
     ((28, 0, 1), nodes(("a", ReLU(), ("input",))), "a", "network's input .*positive integers"),
     ((28.0, 28, 1), nodes(("a", ReLU(), ("input",))), "a", "positive integers"),

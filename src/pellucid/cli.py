@@ -120,7 +120,8 @@ def train(
     )] = None,
     net: Annotated[str | None, typer.Option(metavar="NAME", help="The network, lenet if not given.")] = None,
     epochs: Annotated[int | None, typer.Option(min=1, metavar="N", help="Times to go through the images.")] = None,
-    time: Annotated[str | None, typer.Option(metavar="TIME", help="Train that long instead: 90s, 2m, 1h30m.")] = None,
+    time: Annotated[str | None, typer.Option(
+        "--time", metavar="TIME", help="Train that long instead: 90s, 2m, 1h30m.")] = None,
     out: Annotated[str | None, typer.Option(
         metavar="DIR", help="The run folder; runs/DATA-NET-1 (or 2, ...) if not given.")] = None,
     resume: Annotated[str | None, typer.Option(

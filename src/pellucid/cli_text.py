@@ -95,7 +95,8 @@ def layers(network: Network) -> dict:
         "layers": [
             {
                 "name": node.name, "kind": type(node.layer).__name__, "inputs": list(node.inputs),
-                "output": list(network.shapes[node.name]), "kernel": node.layer.kernel_text(),
+                "output": list(network.shapes[node.name]),
+                "kernel": node.layer.kernel_text(*network.input_shapes(node)),
                 "parameters": counts[node.name], "macs": macs[node.name], "memory": memory[node.name],
                 "receptive_field": fields[node.name] and [field.size for field in fields[node.name]],
             }

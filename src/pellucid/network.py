@@ -249,7 +249,7 @@ def _check_graph(nodes: tuple[Node, ...], output: str) -> None:
 
 def _checked_output(node: Node, shapes: list[Shape], input_shape: Shape) -> Shape:
     """The output shape of a node. Raises ValueError if its inputs do not fit or its output is empty or absurd."""
-    where = _where(node)
+    where = _where(node, shapes)
     received = " and ".join(map(str, shapes[:4])) + " and more" * (len(shapes) > 4)
     try:
         shape = node.layer.output_shape(*shapes)
@@ -273,13 +273,13 @@ def _check_name(name, what: str) -> None:
                          f"{LONGEST_NAME} characters, got {brief(name)}")
 
 
-def _where(node: Node) -> str:
-    """How errors call a node: layer 'conv1' (Conv 3x3)."""
+def _where(node: Node, shapes: Ordered[Shape] = ()) -> str:
+    """How errors call a node: layer 'conv1' (Conv 3x3), with its hyperparameters where the shapes allow."""
     if not isinstance(node.layer, Layer):
         return f"layer {node.name!r}"
     try:
-        text = node.layer.kernel_text()
-    except (TypeError, ValueError):  # hyperparameters of the wrong type, which the layer is about to be refused for
+        text = node.layer.kernel_text(*shapes)
+    except (TypeError, ValueError, ArithmeticError):  # what the layer is about to be refused for
         text = ""
     return f"layer {node.name!r} ({' '.join(filter(None, (type(node.layer).__name__, text[:40])))})"
 

@@ -8,7 +8,7 @@ from .geometry import ReceptiveField
 from .layers.base import Shape
 
 if TYPE_CHECKING:
-    from .network import Network, Node
+    from .network import Network
 
 WIDTH = 120  # columns at most
 HEADINGS = ("layer", "kind", "output", "kernel", "parameters", "multiply-adds", "receptive field", "memory")
@@ -29,7 +29,8 @@ def summary(network: Network) -> str:
     rows = [("input", "", by(network.input_shape), "", "", "", "", "")]
     rows += [
         (
-            node.name, type(node.layer).__name__, by(network.shapes[node.name]), kernel_text(network, node),
+            node.name, type(node.layer).__name__, by(network.shapes[node.name]),
+            node.layer.kernel_text(*network.input_shapes(node)),
             f"{counts[node.name]:,}", f"{macs[node.name]:,}", field_text(fields[node.name]), f"{memory[node.name]:,}",
         )
         for node in network.nodes
@@ -55,15 +56,6 @@ def by(shape: Shape) -> str:
 def field_text(field: tuple[ReceptiveField, ...] | None) -> str:
     """What one position sees: `5x5` of the input's positions, or `all` of it."""
     return "all" if field is None else by(tuple(f.size for f in field)) or "1"
-
-
-def kernel_text(network: Network, node: Node) -> str:
-    """The layer's hyperparameters; for a weight matrix without any, what it maps to what (`784 -> 16`)."""
-    text = node.layer.kernel_text()
-    weight = node.layer.parameters(*network.input_shapes(node)).get("weight")
-    if not text and weight is not None and len(weight.shape) == 2:
-        return f"{weight.shape[1]} -> {weight.shape[0]}"
-    return text
 
 
 def _widths(rows: list[tuple[str, ...]]) -> list[int]:

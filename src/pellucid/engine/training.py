@@ -73,8 +73,7 @@ class TrainStep:
         self.lr = self.optimizer.rate(self.steps)
         if isfinite(loss):
             plan.backward()
-            gradient = self._gradient.flat[:trainable]
-            finite = isfinite(np.dot(gradient, gradient)) or bool(np.isfinite(gradient).all())
+            finite = bool(np.isfinite(self._gradient.flat[:trainable]).all())
         if not isfinite(loss) or not finite:
             self._parameters.flat[trainable:] = statistics
             raise Diverged(self.steps + 1, "gradient" if isfinite(loss) else "loss", self.lr)

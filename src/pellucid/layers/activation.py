@@ -85,7 +85,7 @@ class LeakyReLU(_Pointwise):
     def scalars(self) -> dict[str, float]:
         return {"slope": self.slope}
 
-    def kernel_text(self) -> str:
+    def kernel_text(self, shape) -> str:
         return f"slope {self.slope:g}"
 
 

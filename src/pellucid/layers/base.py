@@ -71,7 +71,7 @@ class Layer:
         """The sliding window along each spatial axis; None when every output sees the whole input."""
         return tuple(Window(1) for _ in shape[:-1])
 
-    def kernel_text(self) -> str:
+    def kernel_text(self, *shapes: Shape) -> str:
         """The hyperparameters in a few characters, for tables: `3x3 s2 p1`."""
         return ""
 
@@ -128,6 +128,19 @@ def require_spatial(name: str, shape: Shape) -> None:
     """Raise ValueError unless `shape` has one or two spatial axes and channels."""
     if len(shape) not in (2, 3):
         raise ValueError(f"{name} needs an input of shape (H, W, C) or (L, C), got {shape}")
+
+
+def window_text(axes: tuple[Window, ...]) -> str:
+    """Windows in a few characters: size, then stride s, padding p and dilation d where they do something."""
+
+    def part(letter: str, values: list, default: int) -> str:
+        if all(v == default for v in values):
+            return ""
+        return f" {letter}{values[0]}" if len(set(values)) == 1 else f" {letter}{'x'.join(map(str, values))}"
+
+    sides = [w.before if w.before == w.after else f"{w.before}+{w.after}" for w in axes]
+    return ("x".join(str(w.size) for w in axes) + part("s", [w.stride for w in axes], 1) + part("p", sides, 0)
+            + part("d", [w.dilation for w in axes], 1))
 
 
 def as_image(shape: Shape) -> tuple[int, int, int]:

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from .. import reference
 from ..geometry import BLOCK, Padding, Window, blocks, channel_bands, conv_macs, per_axis, windows
-from .base import Layer, Parameter, Shape, require_spatial
+from .base import Layer, Parameter, Shape, require_spatial, window_text
 from .initialisation import bias as bias_init
 from .initialisation import fans
 from .initialisation import weight as weight_init
@@ -64,14 +64,8 @@ class Conv(Layer):
         sizes = per_axis(self.size, len(shape) - 1, "size")
         return conv_macs(self.output_shape(shape)[:-1], self.filters, sizes, shape[-1], self.groups)
 
-    def kernel_text(self) -> str:
-        size = (self.size,) if isinstance(self.size, int) else self.size
-        text = "x".join(map(str, size * 2 if isinstance(self.size, int) else size))
-        for letter, value, default in (("s", self.stride, 1), ("p", self.padding, 0), ("d", self.dilation, 1),
-                                       ("g", self.groups, 1)):
-            if value != default:
-                text += f" {letter}{value}".replace(", ", ",")
-        return text
+    def kernel_text(self, shape: Shape) -> str:
+        return window_text(self.windows(shape)) + (f" g{self.groups}" if self.groups > 1 else "")
 
     def define(self, parameters, x, *, training=False, seed=0):
         weight = parameters["weight"]

@@ -54,6 +54,9 @@ class Dense(Layer):
     def macs(self, shape: Shape) -> int:
         return self.units * shape[0]
 
+    def kernel_text(self, shape: Shape) -> str:
+        return f"{shape[0]} -> {self.units}"
+
     def windows(self, shape: Shape) -> None:
         return None
 

@@ -32,7 +32,7 @@ class Dropout(Layer):
         if not isinstance(self.rate, (int, float)) or isinstance(self.rate, bool) or not 0 <= self.rate < 1:
             raise ValueError(f"rate must be a number, at least 0 and below 1, got {self.rate!r}")
 
-    def kernel_text(self) -> str:
+    def kernel_text(self, shape) -> str:
         return f"rate {self.rate:g}"
 
     def define(self, parameters, x, *, training=False, seed=0):

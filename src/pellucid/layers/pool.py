@@ -12,7 +12,7 @@ from typing import ClassVar
 
 from .. import reference
 from ..geometry import Padding, Window, output_size, windows
-from .base import Layer, Shape, require_spatial
+from .base import Layer, Shape, require_spatial, window_text
 
 Size = int | tuple[int, ...]  # one integer, or one an axis
 
@@ -50,10 +50,8 @@ class Sliding:
     def output_shape(self, shape: Shape) -> Shape:
         return (*output_size(shape[:-1], self.windows(shape)), shape[-1])
 
-    def kernel_text(self) -> str:
-        stride = self.size if self.stride is None else self.stride
-        text = f"{_text(self.size)} s{_text(stride)}"
-        return text if self.padding == 0 else f"{text} p{_text(self.padding)}"
+    def kernel_text(self, shape: Shape) -> str:
+        return window_text(self.windows(shape))
 
     @property
     def options(self) -> dict:
@@ -168,10 +166,3 @@ def _scalars(axes: tuple[Window, ...]) -> dict[str, int]:
     y, x = (Window(1),) * (2 - len(axes)) + axes
     return {"size_x": x.size, "size_y": y.size, "stride_x": x.stride, "stride_y": y.stride,
             "before_x": x.before, "before_y": y.before}
-
-
-def _text(value) -> str:
-    """3 -> 3, (3, 2) -> 3x2; a pair (before, after) an axis -> 1+0x2+1."""
-    if isinstance(value, tuple):
-        return "x".join("+".join(map(str, v)) if isinstance(v, tuple) else str(v) for v in value)
-    return str(value)
