@@ -9,6 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 
+SETTLE = 0.02  # seconds before a run: the last rival's idle threads spin for a while and would take its processors
+
+
 def cpu() -> str:
     """The processor's name."""
     try:
@@ -26,6 +29,7 @@ def interleaved(rivals: dict[str, Callable[[], object]], rounds: int, warmup: in
     seconds: dict[str, list[float]] = {name: [] for name in rivals}
     for _ in range(rounds):
         for name, run in rivals.items():
+            time.sleep(SETTLE)
             start = time.perf_counter()
             run()
             seconds[name].append(time.perf_counter() - start)

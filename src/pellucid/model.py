@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from collections.abc import Mapping, Sequence
 from zlib import crc32
 
@@ -42,6 +43,7 @@ class Model:
         self.buffer = ParameterBuffer(network.parameters())
         for name, p in network.parameters().items():
             self.buffer.arrays[name][...] = p.init(np.random.default_rng([seed, crc32(name.encode())]), p.shape)
+        self._lock = threading.Lock()  # a plan computes in memory of its own: one caller at a time
         self._plans: dict[int, Plan] = {}
         self._prepared: set[int] = set()
 
@@ -112,10 +114,11 @@ class Model:
                              f"got {images.shape}")
         out = np.empty((len(images), *self.network.output_shape), np.float32)
         size = 1 if len(images) == 1 else CHUNK
-        for start in range(0, len(images), size):
-            plan, chunk = self._plan(size), images[start:start + size]
-            plan.forward(chunk)
-            out[start:start + size] = plan.value()[:len(chunk)]
+        with self._lock:
+            for start in range(0, len(images), size):
+                plan, chunk = self._plan(size), images[start:start + size]
+                plan.forward(chunk)
+                out[start:start + size] = plan.value()[:len(chunk)]
         return out
 
     def _plan(self, batch: int) -> Plan:

@@ -121,6 +121,8 @@ class Library:
         self._errors = threading.local()
         self._handler = ERROR_HANDLER(self._note)  # kept: the library calls it for as long as it lives
         self.handle.halide_set_error_handler(self._handler)
+        if hasattr(os, "register_at_fork"):  # a child has none of its parent's threads; both make new ones when needed
+            os.register_at_fork(before=self.handle.halide_shutdown_thread_pool)
         self._threads = None
         self._kernels: dict[str, Kernel] = {}
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 import os
+from functools import cache
 from pathlib import Path
 
 _chosen: int | None = None
 
 
+@cache
 def available() -> int:
-    """Processors this process may use: its affinity, or less where a cgroup limits its time."""
+    """Processors this process may use: its affinity, or less where a cgroup limits its time. Asked once."""
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota = cgroup_quota()
     return max(1, min(count, math.ceil(quota)) if quota else count)
