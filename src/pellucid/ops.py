@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from threading import Lock
 
 import numpy as np
 
@@ -22,6 +23,8 @@ from .reference import conv_matrix
 __all__ = ["avg_pool", "conv", "conv_grad_input", "conv_grad_weight", "conv_matrix", "max_pool"]
 
 Sizes = int | Sequence[int]
+
+_LOCK = Lock()  # calls of one shape share a plan, which computes in memory of its own
 
 
 def conv(x, w, bias=None, *, stride: Sizes = 1, padding: Padding = 0, dilation: Sizes = 1,
@@ -47,10 +50,11 @@ def conv_grad_input(dy, w, input_size: Sizes, *, stride: Sizes = 1, padding: Pad
     plan, values, _ = _checked(layer, shape, dy)
     if not plan:
         return np.zeros((len(dy), *shape), np.float32)
-    values.arrays["conv1.weight"][...] = w
-    plan.prepare()
-    plan.backward(dy)
-    return plan.input_gradient.copy()
+    with _LOCK:
+        values.arrays["conv1.weight"][...] = w
+        plan.prepare()
+        plan.backward(dy)
+        return plan.input_gradient.copy()
 
 
 def conv_grad_weight(x, dy, kernel_size: Sizes, *, stride: Sizes = 1, padding: Padding = 0, dilation: Sizes = 1,
@@ -62,9 +66,10 @@ def conv_grad_weight(x, dy, kernel_size: Sizes, *, stride: Sizes = 1, padding: P
     plan, _, gradient = _checked(layer, x.shape[1:], dy, len(x))
     if not plan:
         return np.zeros((dy.shape[-1], x.shape[-1] // groups, *size), np.float32)
-    plan.load(x)
-    plan.backward(dy)
-    return gradient.arrays["conv1.weight"].copy()
+    with _LOCK:
+        plan.load(x)
+        plan.backward(dy)
+        return gradient.arrays["conv1.weight"].copy()
 
 
 def max_pool(x, size: Sizes, *, stride: Sizes | None = None, padding: Padding = 0) -> np.ndarray:
@@ -114,14 +119,15 @@ def _forward(layer: Layer, x: np.ndarray, parameters: dict[str, np.ndarray]) -> 
     if not len(x):
         return np.zeros((0, *Network.build(x.shape[1:], layer).output_shape), np.float32)
     plan, values, _ = _plan(layer, x.shape[1:], len(x), False)
-    for name, value in parameters.items():
-        target = values.arrays[f"conv1.{name}"]
-        if target.shape != value.shape:
-            raise ValueError(f"{name} must have shape {target.shape}, got {value.shape}")
-        target[...] = value
-    plan.prepare()
-    plan.forward(x)
-    return plan.value().copy()
+    with _LOCK:
+        for name, value in parameters.items():
+            target = values.arrays[f"conv1.{name}"]
+            if target.shape != value.shape:
+                raise ValueError(f"{name} must have shape {target.shape}, got {value.shape}")
+            target[...] = value
+        plan.prepare()
+        plan.forward(x)
+        return plan.value().copy()
 
 
 def _checked(layer: Layer, shape: Shape, dy: np.ndarray, batch: int | None = None):

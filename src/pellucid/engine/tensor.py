@@ -150,7 +150,7 @@ class Tensor:
         """A feature vector with the batch as the x axis: (c, n, 1, b, 1)."""
 
         def view():
-            _, _, _, sb, sn = self.strides()  # one pixel has a halo where a padded convolution reads it too
+            _, _, _, sb, sn = self.strides()
             dims = ((0, self.inner, 1), (0, self.batch, sn), (0, 1, sn), (0, self.blocks, sb), (0, 1, sn))
             return View(self.address(), self.dtype, dims)
 
@@ -164,10 +164,6 @@ class Tensor:
             return View(self.address(), self.dtype, ((0, self.inner, 1), (0, self.blocks, sb), (0, self.batch, sn)))
 
         return Argument(self.storage, view)
-
-    def folded(self, *dims: tuple[int, int]) -> Argument:
-        """The values as (extent, stride) pairs, innermost first."""
-        return Argument(self.storage, lambda: View(self.address(), self.dtype, tuple((0, e, s) for e, s in dims)))
 
 
 @dataclass(eq=False)

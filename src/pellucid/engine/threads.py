@@ -65,6 +65,6 @@ def threads() -> int:
 def set_threads(count: int) -> None:
     """Use `count` threads from now on. Raises ValueError for less than 1."""
     global _chosen
-    if not isinstance(count, int) or count < 1:
+    if not isinstance(count, int) or isinstance(count, bool) or count < 1:
         raise ValueError(f"threads must be an integer of at least 1, got {count!r}")
     _chosen = count

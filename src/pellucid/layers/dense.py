@@ -166,7 +166,9 @@ class Flatten(Layer):
 
     def lower(self, b, x):
         features = self.output_shape(x.logical)
-        if len(x.logical) == 1 or b.readers and all(isinstance(r, Dense) for r in b.readers):
+        into_dense = bool(b.readers) and all(isinstance(r, Dense) for r in b.readers)
+        # A map of one pixel is copied: it may have a halo, and a dense layer reads vectors without one.
+        if len(x.logical) == 1 or into_dense and x.shape[:2] != (1, 1):
             return b.alias(x, features), lambda dy: [dy if b.needs_gradient(x) else None]
         y = b.tensor(features)
         height, width, channels = x.shape
