@@ -29,7 +29,7 @@ class KernelBuildHook(BuildHookInterface):
             out = ROOT / "src/pellucid/engine/compiled" if version == "editable" else Path(self.directory) / "kernels"
             written = build.build(isas, out, say)
             tag = build.platform_tag(isas)
-        except build.BuildError as e:
+        except (build.BuildError, OSError) as e:
             # One line is all a person needs; hatchling would print a traceback of ours around it.
             say(f"pellucid: {e}")
             raise SystemExit(1) from None

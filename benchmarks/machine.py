@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-
 SETTLE = 0.02  # seconds before a run: the last rival's idle threads spin for a while and would take its processors
 
 

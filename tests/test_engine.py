@@ -12,7 +12,7 @@ from three_ways import normals
 
 import pellucid
 from pellucid import Model, Network, Preprocessing
-from pellucid.engine import threads
+from pellucid import processors as threads
 from pellucid.engine.library import KernelError, View, library
 from pellucid.engine.parameters import ParameterBuffer
 from pellucid.engine.plan import Plan
@@ -244,8 +244,9 @@ def test_parameters_are_read_only_and_loading_takes_effect():
     before = m.logits(x)
     with pytest.raises(ValueError, match="read-only"):
         m.parameters["dense1.bias"][...] = 1
-    m.load_parameters({n: p + 1 if n == "dense1.bias" else p for n, p in m.parameters.items()})
-    np.testing.assert_allclose(m.logits(x), before + 1, atol=1e-5)
+    m.load_parameters({n: 2 * p if n == "dense1.weight" else p + 1 if n == "dense1.bias" else p
+                       for n, p in m.parameters.items()})
+    np.testing.assert_allclose(m.logits(x), 2 * before + 1, atol=1e-5)  # biases begin as zeros
     np.testing.assert_array_equal(m.logits(x[:1]), m.logits(x)[:1])
 
 

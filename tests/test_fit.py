@@ -13,7 +13,6 @@ from shapes_data import CLASSES, pictures
 
 from pellucid import data as datasets
 from pellucid import evaluation, optim, schedules
-from pellucid.engine.training import Diverged
 from pellucid.layers import BatchNorm, Conv, Dense, Dropout, Flatten, MaxPool, ReLU
 from pellucid.model import load
 from pellucid.modelfile import read
@@ -21,6 +20,7 @@ from pellucid.network import Network, Sequential
 from pellucid.training import augment, plan
 from pellucid.training.fit import fit
 from pellucid.training.run import COLUMNS, RunFolder
+from pellucid.training.step import Diverged
 
 
 @pytest.fixture(scope="module")

@@ -93,6 +93,9 @@ EXACT = {
         ("mean", GlobalAvgPool(), "conv"), ("both", Concat(), "max", "mean"), ("end", Dense(3), "both")),
     "overlapping pools": chain((7, 7, 3), MaxPool(3, 1, 1), AvgPool(2, 1), MaxPool(3, 2)),
     "a pool that skips inputs": chain((9, 9, 3), Conv(4, 1, stride=3), MaxPool(1, 2)),
+    "inputs no window touches, in memory used before": chain(
+        (9, 9, 3), Conv(17, 1), LeakyReLU(0.5), Conv(17, 1, stride=3), Conv(17, 1, padding=4), LeakyReLU(0.5),
+        Conv(3, 2)),
     "leaky branches": nodes(
         (4, 4, 3), ("a", LeakyReLU(0.5), "input"), ("b", LeakyReLU(2.0), "a"), ("c", Add(), "a", "b"),
         ("d", Conv(2, 3), "c")),

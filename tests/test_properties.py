@@ -13,7 +13,7 @@ from three_ways import by_definition, integers, normals, parameters
 
 import pellucid
 from pellucid import Model, Network, TrainStep, ops, optim
-from pellucid.engine import threads
+from pellucid import processors as threads
 from pellucid.engine.parameters import ParameterBuffer
 from pellucid.engine.plan import Plan
 from pellucid.layers import (

@@ -11,16 +11,16 @@ __version__ = "0.1.0"
 
 _MODULES = ("data", "evaluation", "geometry", "layers", "network", "ops", "optim", "reference", "schedules", "zoo")
 _NAMES = {
-    "Diverged": "engine.training",
+    "Diverged": "training.step",
     "KernelError": "engine.library",
     "Model": "model",
     "Network": "network",
     "Preprocessing": "preprocessing",
-    "TrainStep": "engine.training",
+    "TrainStep": "training.step",
     "fit": "training.fit",
     "load": "model",
-    "set_threads": "engine.threads",
-    "threads": "engine.threads",
+    "set_threads": "processors",
+    "threads": "processors",
 }
 __all__ = [
     "Diverged", "KernelError", "Model", "Network", "Preprocessing", "TrainStep", "data", "evaluation", "fit",
@@ -30,12 +30,12 @@ __all__ = [
 if TYPE_CHECKING:
     from . import data, evaluation, geometry, layers, network, ops, optim, reference, schedules, zoo
     from .engine.library import KernelError
-    from .engine.threads import set_threads, threads
-    from .engine.training import Diverged, TrainStep
     from .model import Model, load
     from .network import Network
     from .preprocessing import Preprocessing
+    from .processors import set_threads, threads
     from .training.fit import fit
+    from .training.step import Diverged, TrainStep
 
 
 def __getattr__(name: str):

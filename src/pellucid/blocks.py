@@ -12,6 +12,7 @@ from typing import ClassVar
 from . import layers
 from .layers.base import Layer
 
+INPUT = "input"  # the name of a network's input
 Placed = tuple[str, Layer, tuple[str, ...]]  # name, layer, names of the inputs
 
 
@@ -128,7 +129,7 @@ def lay_out(body: Part) -> tuple[list[Placed], str]:
     nodes: list[Placed] = []
     ((_, body),) = _parts("a network", (body,), {})
     scope = Scope(nodes)
-    output = scope.put(body, None, "input") if isinstance(body, Layer) else body.place(scope, "input")
+    output = scope.put(body, None, INPUT) if isinstance(body, Layer) else body.place(scope, INPUT)
     return nodes, output
 
 

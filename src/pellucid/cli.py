@@ -316,6 +316,6 @@ def model_file(text: str) -> Path:
 
 def set_threads(count: int | None) -> None:
     if count is not None:
-        from .engine.threads import set_threads
+        from .processors import set_threads
 
         set_threads(count)

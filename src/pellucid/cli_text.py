@@ -6,7 +6,7 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .engine.threads import threads
+from .processors import threads
 from .summary import by
 from .training.plan import spoken
 from .training.progress import percent

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
+from numbers import Integral
 
 BLOCK = 16  # the engine stores channels in blocks of 16: two AVX2 registers, one AVX-512 register
 
@@ -96,12 +97,16 @@ class TransposedPhase:
 
 def per_axis(value: int | Sequence[int], axes: int, what: str = "value") -> tuple[int, ...]:
     """`3` -> `(3, 3)`: one integer for every axis. Raises ValueError when the count is wrong."""
-    if isinstance(value, int) and not isinstance(value, bool):
-        return (value,) * axes
+    if _is_integer(value):
+        return (int(value),) * axes
     if isinstance(value, Sequence) and not isinstance(value, str) and len(value) == axes:
-        if all(isinstance(v, int) and not isinstance(v, bool) for v in value):
-            return tuple(value)
+        if all(map(_is_integer, value)):
+            return tuple(map(int, value))
     raise ValueError(f"{what} must be an integer or {axes} integers, got {value!r}")
+
+
+def _is_integer(value) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 def windows(
@@ -128,8 +133,8 @@ def windows(
         for n, k, s, d in zip(input_size, sizes, strides, dilations, strict=True):
             total = max((-(-n // s) - 1) * s + d * (k - 1) + 1 - n, 0)
             sides.append((total // 2, total - total // 2))
-    elif isinstance(padding, int) and not isinstance(padding, bool):
-        sides = [(padding, padding)] * axes
+    elif _is_integer(padding):
+        sides = [(int(padding), int(padding))] * axes
     elif isinstance(padding, Sequence) and not isinstance(padding, str) and len(padding) == axes:
         sides = [per_axis(p, 2, "padding") for p in padding]
     else:

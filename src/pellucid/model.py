@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import threading
 from collections.abc import Mapping, Sequence
 from zlib import crc32
 
 import numpy as np
 
 from . import modelfile
+from .engine.library import LOCK
 from .engine.parameters import ParameterBuffer
 from .engine.plan import Plan
 from .layers.activation import Softmax
@@ -19,7 +19,8 @@ from .network import Network
 from .preprocessing import Preprocessing
 
 FORMAT = "1"  # of the metadata; a reader refuses what it does not know
-CHUNK = 64  # images computed at a time
+CHUNKS = (64, 8, 1)  # images computed at a time
+MEMORY = 2**30  # bytes of activations that a chunk may need, unless a single image needs more
 
 
 class Model:
@@ -43,7 +44,6 @@ class Model:
         self.buffer = ParameterBuffer(network.parameters())
         for name, p in network.parameters().items():
             self.buffer.arrays[name][...] = p.init(np.random.default_rng([seed, crc32(name.encode())]), p.shape)
-        self._lock = threading.Lock()  # a plan computes in memory of its own: one caller at a time
         self._plans: dict[int, Plan] = {}
         self._prepared: set[int] = set()
 
@@ -113,12 +113,15 @@ class Model:
             raise ValueError(f"expected images of shape (N, {', '.join(map(str, self.network.input_shape))}), "
                              f"got {images.shape}")
         out = np.empty((len(images), *self.network.output_shape), np.float32)
-        size = 1 if len(images) == 1 else CHUNK
-        with self._lock:
-            for start in range(0, len(images), size):
-                plan, chunk = self._plan(size), images[start:start + size]
-                plan.forward(chunk)
-                out[start:start + size] = plan.value()[:len(chunk)]
+        per_image = sum(self.network.activation_bytes.values())
+        done = 0
+        with LOCK:
+            while done < len(images):
+                size = next(c for c in CHUNKS if c == 1 or c <= len(images) - done and c * per_image <= MEMORY)
+                plan = self._plan(size)
+                plan.forward(images[done:done + size])
+                out[done:done + size] = plan.value()
+                done += size
         return out
 
     def _plan(self, batch: int) -> Plan:
@@ -131,7 +134,10 @@ class Model:
             self._prepared.add(batch)
         return self._plans[batch]
 
-    # As a file.
+    # As data.
+
+    def __reduce__(self):
+        return _rebuilt, (self.network, self.preprocessing, self.classes, self.record, dict(self.parameters))
 
     def metadata(self) -> dict[str, str]:
         """Everything but the parameters, as the texts a model file holds."""
@@ -164,6 +170,13 @@ def load(path: str | os.PathLike) -> Model:
     except ValueError as e:
         raise ModelFileError(f"{path}: {e}") from None
     model.load_parameters(tensors)
+    return model
+
+
+def _rebuilt(network, preprocessing, classes, record, parameters) -> Model:
+    """A copy of a model from its parts: plans hold addresses and are made anew."""
+    model = Model(network, preprocessing=preprocessing, classes=classes, record=record)
+    model.load_parameters(parameters)
     return model
 
 

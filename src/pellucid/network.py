@@ -14,14 +14,13 @@ from math import isfinite, prod
 from types import MappingProxyType
 
 from . import layers as _layers  # noqa: F401  (importing it fills the registry that from_json asks)
-from .blocks import Concat, Part, Residual, Sequential, lay_out
+from .blocks import INPUT, Concat, Part, Residual, Sequential, lay_out
 from .geometry import ReceptiveField
 from .layers.base import Layer, Parameter, Shape
 from .layers.base import from_json as layer_from_json
 
 __all__ = ["INPUT", "Concat", "Network", "Node", "Residual", "Sequential", "brief", "checked_shape"]
 
-INPUT = "input"
 LARGEST = 2**31  # elements in one layer's output or one parameter
 MOST_NODES = 10_000
 LONGEST_NAME = 200

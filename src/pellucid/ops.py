@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from threading import Lock
 
 import numpy as np
 
+from .engine.library import LOCK
 from .engine.parameters import ParameterBuffer
 from .engine.plan import Plan
 from .geometry import Padding, per_axis
@@ -23,8 +23,6 @@ from .reference import conv_matrix
 __all__ = ["avg_pool", "conv", "conv_grad_input", "conv_grad_weight", "conv_matrix", "max_pool"]
 
 Sizes = int | Sequence[int]
-
-_LOCK = Lock()  # calls of one shape share a plan, which computes in memory of its own
 
 
 def conv(x, w, bias=None, *, stride: Sizes = 1, padding: Padding = 0, dilation: Sizes = 1,
@@ -47,10 +45,10 @@ def conv_grad_input(dy, w, input_size: Sizes, *, stride: Sizes = 1, padding: Pad
     channels = w.shape[1] * groups if w.ndim > 1 else 0
     layer = _conv_layer(w, channels, dy.ndim, False, stride, padding, dilation, groups)
     shape = (*per_axis(input_size, dy.ndim - 2, "input_size"), channels)
-    plan, values, _ = _checked(layer, shape, dy)
+    plan, values, _ = _checked(layer, shape, dy, len(dy), True)
     if not plan:
         return np.zeros((len(dy), *shape), np.float32)
-    with _LOCK:
+    with LOCK:  # calls of one shape share a plan
         values.arrays["conv1.weight"][...] = w
         plan.prepare()
         plan.backward(dy)
@@ -63,10 +61,10 @@ def conv_grad_weight(x, dy, kernel_size: Sizes, *, stride: Sizes = 1, padding: P
     x, dy = _array(x, "x"), _array(dy, "dy")
     size = per_axis(kernel_size, x.ndim - 2, "kernel_size")
     layer = Conv(dy.shape[-1], size, stride, padding, dilation, groups, bias=False)
-    plan, _, gradient = _checked(layer, x.shape[1:], dy, len(x))
+    plan, _, gradient = _checked(layer, x.shape[1:], dy, len(x), False)
     if not plan:
         return np.zeros((dy.shape[-1], x.shape[-1] // groups, *size), np.float32)
-    with _LOCK:
+    with LOCK:  # calls of one shape share a plan
         plan.load(x)
         plan.backward(dy)
         return gradient.arrays["conv1.weight"].copy()
@@ -74,12 +72,12 @@ def conv_grad_weight(x, dy, kernel_size: Sizes, *, stride: Sizes = 1, padding: P
 
 def max_pool(x, size: Sizes, *, stride: Sizes | None = None, padding: Padding = 0) -> np.ndarray:
     """The largest value under each window, channel by channel; `stride` is `size` unless given. Padding never wins."""
-    return _forward(MaxPool(_frozen(size), _frozen(stride), _frozen(padding)), _array(x, "x"), {})
+    return _forward(MaxPool(size, stride, padding), _array(x, "x"), {})
 
 
 def avg_pool(x, size: Sizes, *, stride: Sizes | None = None, padding: Padding = 0) -> np.ndarray:
     """The mean under each window, channel by channel, padding counted as zeros; `stride` is `size` unless given."""
-    return _forward(AvgPool(_frozen(size), _frozen(stride), _frozen(padding)), _array(x, "x"), {})
+    return _forward(AvgPool(size, stride, padding), _array(x, "x"), {})
 
 
 def _array(value, name: str) -> np.ndarray:
@@ -89,11 +87,6 @@ def _array(value, name: str) -> np.ndarray:
     return np.asarray(array, np.float32)
 
 
-def _frozen(value):
-    """Lists as tuples, so that layers compare and hash."""
-    return tuple(map(_frozen, value)) if isinstance(value, (list, tuple)) else value
-
-
 def _conv_layer(w: np.ndarray, channels: int, dimensions: int, bias: bool, stride, padding, dilation, groups) -> Conv:
     if w.ndim != dimensions or dimensions not in (3, 4):
         raise ValueError(f"filters must be (O, I / groups, kh, kw) for images or (O, I / groups, k) for signals; got "
@@ -101,16 +94,16 @@ def _conv_layer(w: np.ndarray, channels: int, dimensions: int, bias: bool, strid
     if w.shape[1] * groups != channels:
         raise ValueError(f"filters for {w.shape[1]} channels in each of {groups} groups need {w.shape[1] * groups} "
                          f"input channels, got {channels}")
-    return Conv(w.shape[0], w.shape[2:], _frozen(stride), _frozen(padding), _frozen(dilation), groups, bias)
+    return Conv(w.shape[0], w.shape[2:], stride, padding, dilation, groups, bias)
 
 
-@lru_cache(maxsize=16)
-def _plan(layer: Layer, shape: Shape, batch: int,
-          gradients: bool) -> tuple[Plan, ParameterBuffer, ParameterBuffer | None]:
+@lru_cache(maxsize=4)  # each keeps its memory
+def _plan(layer: Layer, shape: Shape, batch: int, gradients: bool,
+          input_gradient: bool) -> tuple[Plan, ParameterBuffer, ParameterBuffer | None]:
     network = Network.build(shape, layer)
     values = ParameterBuffer(network.parameters())
     gradient = ParameterBuffer(network.parameters()) if gradients else None
-    return Plan(network, values, batch, gradient=gradient, input_gradient=gradients), values, gradient
+    return Plan(network, values, batch, gradient=gradient, input_gradient=input_gradient), values, gradient
 
 
 def _forward(layer: Layer, x: np.ndarray, parameters: dict[str, np.ndarray]) -> np.ndarray:
@@ -118,8 +111,8 @@ def _forward(layer: Layer, x: np.ndarray, parameters: dict[str, np.ndarray]) -> 
         raise ValueError(f"x must be N, H, W, C or N, L, C, got shape {x.shape}")
     if not len(x):
         return np.zeros((0, *Network.build(x.shape[1:], layer).output_shape), np.float32)
-    plan, values, _ = _plan(layer, x.shape[1:], len(x), False)
-    with _LOCK:
+    plan, values, _ = _plan(layer, x.shape[1:], len(x), False, False)
+    with LOCK:  # calls of one shape share a plan
         for name, value in parameters.items():
             target = values.arrays[f"conv1.{name}"]
             if target.shape != value.shape:
@@ -130,10 +123,9 @@ def _forward(layer: Layer, x: np.ndarray, parameters: dict[str, np.ndarray]) -> 
         return plan.value().copy()
 
 
-def _checked(layer: Layer, shape: Shape, dy: np.ndarray, batch: int | None = None):
+def _checked(layer: Layer, shape: Shape, dy: np.ndarray, batch: int, input_gradient: bool):
     """The plan for a backward pass, or (None, None, None) for an empty batch. Raises ValueError unless dy fits."""
     network = Network.build(shape, layer)
-    batch = len(dy) if batch is None else batch
     if dy.shape != (batch, *network.output_shape):
         raise ValueError(f"dy must have the output's shape {(batch, *network.output_shape)}, got {dy.shape}")
-    return _plan(layer, shape, batch, True) if batch else (None, None, None)
+    return _plan(layer, shape, batch, True, input_gradient) if batch else (None, None, None)

@@ -29,7 +29,8 @@ class Note:
 class Builder:
     """Notes calls for one batch size.
 
-    `training` says how layers behave (batch statistics, dropout); `gradients` whether there is a backward pass.
+    `gradient` is where the parameters' gradients go, None without a backward pass. `training` says how layers behave
+    (batch statistics, dropout).
     """
 
     def __init__(self, library: Library, batch: int, parameters: ParameterBuffer,
@@ -40,8 +41,8 @@ class Builder:
         self.notes: list[Note] = []
         self.prepared: list[Note] = []  # done once for given parameters, when they do not change every step
         self._storages: list[Storage] = []
-        self._counter = np.zeros(1, np.uint32)
-        self._labels = np.zeros(batch, np.int32)
+        self.counter = np.zeros(1, np.uint32)  # the host changes it every step: the source of dropout's randomness
+        self.labels = np.zeros(batch, np.int32)
         self.node = ""
         self.readers: list[Layer] = []  # the layers that read the value of the node being lowered
 
@@ -87,16 +88,6 @@ class Builder:
         return (self._gradient if gradient else self._parameters).seen(f"{self.node}.{name}", start, *dims)
 
     @property
-    def counter(self) -> np.ndarray:
-        """One uint32 that the host changes every step: the source of dropout's randomness."""
-        return self._counter
-
-    @property
-    def labels(self) -> np.ndarray:
-        """The batch's labels, int32."""
-        return self._labels
-
-    @property
     def key(self) -> int:
         """A number that tells this node from the others, the same in every plan."""
         return crc32(self.node.encode())
@@ -113,7 +104,7 @@ class Builder:
         """The kernel `stem_N` whose N columns cover a width with the least time.
 
         A tile of fewer than 4 columns takes as long as one of 4: that many are needed to hide the latency of a
-        multiply-add. The choice depends on the layer's shape alone, so it never changes a result between batches.
+        multiply-add. Whatever the tile, an output's terms are added in the same order, so it changes no result.
         """
         usable = [t for t in self.library.tiles(stem) if t <= max(width, 1)]
         return f"{stem}_{min(usable, key=lambda t: (-(-width // t) * max(t, 4), -t))}"

@@ -18,8 +18,12 @@ from pathlib import Path
 
 import numpy as np
 
+from ..processors import threads
 from .halide_abi import ERROR_HANDLER, Buffer, Dimension, Metadata, Type
-from .threads import threads
+
+# Held while kernels run: they share one pool of threads, which a fork must find idle and a plan's memory must not be
+# computed in by two threads at once.
+LOCK = threading.RLock()
 
 FOLDER = Path(__file__).parent / "compiled"
 
@@ -121,13 +125,18 @@ class Library:
         self._errors = threading.local()
         self._handler = ERROR_HANDLER(self._note)  # kept: the library calls it for as long as it lives
         self.handle.halide_set_error_handler(self._handler)
-        if hasattr(os, "register_at_fork"):  # a child has none of its parent's threads; both make new ones when needed
-            os.register_at_fork(before=self.handle.halide_shutdown_thread_pool)
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(before=self._before_fork, after_in_parent=LOCK.release, after_in_child=LOCK.release)
         self._threads = None
         self._kernels: dict[str, Kernel] = {}
 
     def _note(self, context, message):
         self._errors.text = message.decode(errors="replace").strip()
+
+    def _before_fork(self):
+        """End the threads, which a child would not have; parent and child make new ones when they need them."""
+        LOCK.acquire()
+        self.handle.halide_shutdown_thread_pool()
 
     def last_error(self) -> str:
         """What the last failed call of this thread said."""
@@ -143,11 +152,13 @@ class Library:
 
     def run(self, calls: Iterable[Call]) -> None:
         """Run calls in order, with the number of threads in force."""
-        if (count := threads()) != self._threads:
-            self.handle.halide_set_num_threads(count)
-            self._threads = count
-        for call in calls:
-            call()
+        count = threads()
+        with LOCK:
+            if count != self._threads:
+                self.handle.halide_set_num_threads(count)
+                self._threads = count
+            for call in calls:
+                call()
 
     def tiles(self, stem: str) -> tuple[int, ...]:
         """The tile widths a kernel was compiled for: names `stem_N`."""

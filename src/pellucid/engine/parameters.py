@@ -13,7 +13,7 @@ from .tensor import Argument, aligned
 
 
 class ParameterBuffer:
-    """Parameters by name: trainable ones first, each begun on a block of 16 and padded with zeros to one.
+    """Parameters by name: trainable ones first, each padded to blocks of 16, the trainable ones with zeros.
 
     Arrays are in PyTorch's layout. A second buffer of the same `Mapping` (a gradient, a momentum) has the same layout.
     """

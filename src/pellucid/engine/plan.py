@@ -12,7 +12,6 @@ import numpy as np
 
 from ..geometry import BLOCK
 from ..layers.activation import ReLU
-from ..layers.conv import Conv
 from ..network import INPUT, Network, Node
 from .builder import Builder
 from .library import Library, library
@@ -25,7 +24,8 @@ class Plan:
 
     `gradient` is where the parameters' gradients go; without it there is no backward pass. The backward pass begins
     from the loss, if one is given (then `labels` are read and `losses` written), else from `cotangent`.
-    `taps` names nodes whose values `value` can read. `input_gradient` asks for the gradient to the images.
+    `taps` names nodes, or "input", whose values `value` can read. `input_gradient` asks for the gradient to the images.
+    Raises ValueError for an unknown tap or a loss that does not fit the output, KernelError without usable kernels.
     """
 
     def __init__(self, network: Network, parameters: ParameterBuffer, batch: int, *,
@@ -33,17 +33,19 @@ class Plan:
                  taps: Collection[str] = (), input_gradient: bool = False, kernels: Library | None = None):
         self.network, self.batch, self.library = network, batch, kernels or library()
         b = self._builder = Builder(self.library, batch, parameters, gradient, training)
-        self._taps = set(taps) | {network.output}
+        self._taps = {name if name == INPUT else network.node(name).name for name in taps} | {network.output}
         self.image = aligned(batch * int(np.prod(network.input_shape)), np.float32).reshape(batch, *network.input_shape)
         self.bytes_image = np.zeros(self.image.shape, np.uint8)
         self.scale, self.shift = _unscaled(network.input_shape[-1])
         self.labels, self.counter = b.labels, b.counter
         self._stores: dict[str, tuple] = {}
+        self.losses = self.cotangent = self.input_gradient = None
+        self._forward_end = None
 
         values = self._lower_forward(b, input_gradient)
         for name in self._taps:
             values[name].storage.pinned = True
-        self._split = len(b.notes)
+        self._forward_end = len(b.notes)
         if gradient is not None:
             self._lower_backward(b, values, loss)
         self._bind(b, values)
@@ -56,8 +58,8 @@ class Plan:
             for name in node.inputs:
                 readers[name].append(node)
         shape = self.network.input_shape
-        as_it_comes = len(shape) > 1 and all(
-            isinstance(n.layer, Conv) and n.layer.reads_image(shape) for n in readers[INPUT])
+        as_it_comes = len(shape) > 1 and INPUT not in self._taps and all(
+            n.layer.reads_image(shape) for n in readers[INPUT])
         x = b.tensor(shape, inner=shape[-1] if as_it_comes else BLOCK)
         x.needs_gradient = input_gradient and b.gradients
         x.storage.pinned = True  # written before the first call
@@ -104,7 +106,6 @@ class Plan:
             for x, dx in zip(inputs, backward(_summed(b, parts)), strict=True):
                 if dx is not None:
                     received[id(x)].append(dx)
-        self.input_gradient = None
         if values[INPUT].needs_gradient and (parts := received[id(values[INPUT])]):
             dx = _summed(b, parts)
             dx.storage.pinned = True
@@ -127,7 +128,7 @@ class Plan:
         self._prepared, calls, self._arena = b.bind()
         self._calls, self._load_f32, self._load_u8 = calls[:end], calls[end], calls[end + 1]
         self._stores = {name: (calls[i], out) for name, (i, out) in self._stores.items()}
-        self._forward = self._calls[:getattr(self, "_forward_end", self._split)]
+        self._forward = self._calls[:self._forward_end]
         self._rest = self._calls[len(self._forward):]
         self._keep = b
 
@@ -148,10 +149,12 @@ class Plan:
         self.library.run(self._forward)
 
     def load(self, images: np.ndarray) -> None:
-        """Take in images: (N, ...) float32 as the network reads them, or uint8 to be multiplied by `scale` and moved by
-        `shift`. Fewer than the batch are allowed; the rest of the batch is then whatever it was."""
+        """Take in a batch: (N, ...) float32 as the network reads them, or uint8 to be multiplied by `scale` and moved
+        by `shift`. Raises ValueError for another shape."""
         target, load = (self.bytes_image, self._load_u8) if images.dtype == np.uint8 else (self.image, self._load_f32)
-        target[:len(images)] = images
+        if images.shape != target.shape:
+            raise ValueError(f"this plan computes images of shape {target.shape}, got {images.shape}")
+        target[...] = images
         self.library.run([load])
 
     def backward(self, cotangent: np.ndarray | None = None) -> None:

@@ -8,6 +8,7 @@ Objects are cached by the content that made them: the sources of this package, H
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import json
 import os
@@ -20,10 +21,13 @@ import sysconfig
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from importlib import import_module
+from importlib.metadata import version
 from pathlib import Path
 
-from ..engine import threads
+from .. import processors
+from ..geometry import BLOCK
 
 HERE = Path(__file__).parent
 TOPICS = sorted(p.stem for p in HERE.glob("*.py") if p.stem not in ("__init__", "build", "machine", "pointwise"))
@@ -96,9 +100,10 @@ def compile_topic(topic: str, isa: str, system: str, folder: str) -> tuple[str, 
 
 
 def compile_runtime(isa: str, system: str, path: str) -> None:
+    """Compile Halide's run time, for any processor of the architecture: it is what asks which one this is."""
     import halide as hl
 
-    hl.compile_standalone_runtime(path, hl.Target(target_text(isa, system)))
+    hl.compile_standalone_runtime(path, hl.Target(f"{ISAS[isa][0]}-{system}"))
 
 
 def cache_folder() -> Path:
@@ -109,15 +114,13 @@ def cache_folder() -> Path:
 
 def key(topic: str, isa: str, system: str) -> str:
     """What an object is made of. The files a topic builds on are hashed with it."""
-    import halide as hl
-
     files, todo = {}, [topic]
     while todo:
         if (name := todo.pop()) not in files:
             files[name] = (HERE / f"{name}.py").read_text()
             todo += re.findall(r"^from \.(\w+) import", files[name], re.MULTILINE)
     text = "".join(files[name] for name in sorted(files))
-    made_by = [getattr(hl, "__version__", ""), target_text(isa, system), str(ISAS[isa]), text]
+    made_by = [version("halide"), target_text(isa, system), str(ISAS[isa]), str(BLOCK), text]
     return hashlib.sha256("\0".join(made_by).encode()).hexdigest()[:24]
 
 
@@ -157,7 +160,8 @@ def platform_tag(isas: list[str]) -> str:
         raise BuildError(f"a wheel is for one architecture, got kernels for {', '.join(isas)}; build arm64 apart")
     if archs != {architecture()}:
         return "linux_aarch64" if archs == {"arm-64"} else "linux_x86_64"
-    return sysconfig.get_platform().replace("-", "_").replace(".", "_")
+    tag = sysconfig.get_platform().replace("universal2", platform.machine())
+    return tag.replace("-", "_").replace(".", "_")
 
 
 def build(isas: list[str], out: Path, say=print) -> list[Path]:
@@ -175,7 +179,7 @@ def build(isas: list[str], out: Path, say=print) -> list[Path]:
     out.mkdir(parents=True, exist_ok=True)
     start = time.perf_counter()
     manifest, written = {}, []
-    with ProcessPoolExecutor(threads.available()) as pool:
+    with ProcessPoolExecutor(processors.available()) as pool:
         for isa in isas:
             objects = compile_objects(pool, isa, system, say)
             library = out / f"pellucid_{isa}.{'dylib' if system == 'osx' else 'so'}"
@@ -190,7 +194,11 @@ def build(isas: list[str], out: Path, say=print) -> list[Path]:
                              "needs": ISAS[isa][1],
                              "kernels": sorted(p.stem for p in objects if p.stem != "runtime")}
     path = out / "manifest.json"
-    path.write_text(json.dumps(manifest, indent=1) + "\n")
+    with tempfile.TemporaryDirectory(dir=out) as folder:
+        (Path(folder) / path.name).write_text(json.dumps(manifest, indent=1) + "\n")
+        os.replace(Path(folder) / path.name, path)
+    for old in set(out.glob("pellucid_*")) - set(written):
+        old.unlink()  # of an earlier build for more instruction sets, and perhaps of older sources
     say(f"pellucid: kernels for {', '.join(isas)} ready in {time.perf_counter() - start:.0f} s")
     return [*written, path]
 
@@ -210,14 +218,18 @@ def compile_objects(pool, isa: str, system: str, say) -> list[Path]:
         else:
             job = pool.submit(compile_topic, topic, isa, system, work)
         waiting[job] = (topic, folder, work)
-    for number, job in enumerate(as_completed(waiting), 1):
-        topic, folder, work = waiting[job]
-        job.result()
-        try:
-            os.rename(work, folder)
-        except OSError:  # another build was first
-            shutil.rmtree(work)
-        say(f"pellucid: compiled {topic} for {isa} ({number} of {len(waiting)})")
+    try:
+        for number, job in enumerate(as_completed(waiting), 1):
+            topic, folder, work = waiting[job]
+            job.result()
+            with contextlib.suppress(OSError):  # another build was first
+                os.rename(work, folder)
+            say(f"pellucid: compiled {topic} for {isa} ({number} of {len(waiting)})")
+    except BrokenProcessPool:
+        raise BuildError("compiling the kernels was ended from outside, perhaps for lack of memory") from None
+    finally:
+        for _, _, work in waiting.values():
+            shutil.rmtree(work, ignore_errors=True)
     return [p for folder in folders for p in folder.glob("*.o")]
 
 
@@ -229,7 +241,7 @@ def main(arguments=None) -> int:
     options = parser.parse_args(arguments)
     try:
         build(chosen_isas(options.isa), options.out, lambda text: print(text, file=sys.stderr, flush=True))
-    except BuildError as e:
+    except (BuildError, OSError) as e:
         print(f"pellucid: {e}", file=sys.stderr)
         return 1
     return 0

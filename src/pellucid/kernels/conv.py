@@ -1,10 +1,11 @@
-"""Direct convolution of blocked activations: forward, and the gradient to the filters.
+"""Direct convolution of blocked activations.
 
 The gradient to the input is a forward convolution with flipped filters (`geometry.Window.transposed`), and a
 dense layer is a convolution whose image row is the batch, so these programs are all the multiply-adds there are.
 
 Groups: a block of 16 output channels reads a band of input blocks that begins at `first(kb)`; filters outside
-the group are zero. Without groups every band begins at 0 and spans all blocks.
+the group are zero. Without groups every band begins at 0 and spans all blocks. A zero filter does not hide an
+infinity, since inf * 0 is NaN: it reaches the other channels of its block.
 """
 
 import halide as hl

@@ -149,16 +149,16 @@ def flatten_index(shape, channel):
 @kernel("flatten")
 def flatten(machine: Machine) -> Program:
     """y(c, b, n): the map x as a feature vector in PyTorch's order (C, H, W), spare lanes zero."""
-    x = blocked("x")
-    count = hl.Param(hl.Int(32), "features")
+    x = hl.ImageParam(hl.Float(32), 5, "x")  # blocks of 16, or an image as it comes
+    inner, count = x.dim(0).extent(), hl.Param(hl.Int(32), "features")
     c, b, n, task = variables("c b n task")
     out = hl.Func("y")
     column, row, ch = flatten_index((x.dim(1).extent(), x.dim(2).extent()), hl.min(b * BLOCK + c, count - 1))
-    ch = hl.clamp(ch, 0, x.dim(3).extent() * BLOCK - 1)
-    out[c, b, n] = hl.select(b * BLOCK + c < count, x[ch % BLOCK, column, row, ch / BLOCK, n], 0.0)
+    ch = hl.clamp(ch, 0, x.dim(3).extent() * inner - 1)
+    out[c, b, n] = hl.select(b * BLOCK + c < count, x[ch % inner, column, row, ch / inner, n], 0.0)
     out.reorder(c, b, n).parallel(n)
     pin(out.output_buffer())
-    for d in (1, 2, 3):
+    for d in range(4):
         x.dim(d).set_min(0)
     return Program([out], [x, count])
 

@@ -11,6 +11,7 @@ import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
+from numbers import Integral
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -53,6 +54,10 @@ class Layer:
         LAYERS[cls.__name__] = cls
         cls.short = cls.__dict__.get("short") or cls.__name__.lower()
 
+    def __post_init__(self):
+        for f in dataclasses.fields(self):
+            object.__setattr__(self, f.name, plain(getattr(self, f.name)))
+
     # What follows from shapes alone.
 
     def output_shape(self, *shapes: Shape) -> Shape:
@@ -74,6 +79,10 @@ class Layer:
     def kernel_text(self, *shapes: Shape) -> str:
         """The hyperparameters in a few characters, for tables: `3x3 s2 p1`."""
         return ""
+
+    def reads_image(self, shape: Shape) -> bool:
+        """Whether `lower` takes an image of this shape as it comes, its few channels side by side, not in blocks."""
+        return False
 
     # How it computes.
 
@@ -114,14 +123,16 @@ def from_json(kind: str, fields: dict) -> Layer:
     if unknown := set(fields) - known:
         raise ValueError(f"{kind} has no field {', '.join(sorted(map(repr, unknown)))}")
     try:
-        return LAYERS[kind](**{k: _tuples(v) for k, v in fields.items()})
+        return LAYERS[kind](**fields)
     except (TypeError, ValueError) as e:
         raise ValueError(f"{kind}: {e}") from e
 
 
-def _tuples(value):
-    """JSON has lists only; layers hold tuples so that they compare and hash."""
-    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+def plain(value):
+    """Lists as tuples and numpy's integers as Python's, all the way down, so that layers compare, hash and save."""
+    if isinstance(value, list | tuple):
+        return tuple(map(plain, value))
+    return int(value) if isinstance(value, Integral) and not isinstance(value, bool) else value
 
 
 def require_spatial(name: str, shape: Shape) -> None:

@@ -33,6 +33,7 @@ class Conv(Layer):
     fuses_relu: ClassVar[bool] = True
 
     def __post_init__(self):
+        super().__post_init__()
         for name in ("filters", "groups"):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
@@ -80,7 +81,6 @@ class Conv(Layer):
         return reference.conv(x, weight, parameters.get("bias"), **options), backward
 
     def reads_image(self, shape: Shape) -> bool:
-        """Whether it can read an image as it comes, its few channels side by side, in place of blocks of 16."""
         return shape[-1] < BLOCK and self.groups == 1 and self.windows(shape)[-1].dilation == 1
 
     def lower(self, b, x, relu=False):

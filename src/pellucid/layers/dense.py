@@ -18,6 +18,8 @@ from .base import Layer, Parameter, Shape
 from .initialisation import bias as bias_init
 from .initialisation import weight as weight_init
 
+SQUARE = BLOCK * BLOCK  # weights between a block of inputs and a block of outputs
+
 
 @dataclass(frozen=True)
 class Dense(Layer):
@@ -33,6 +35,7 @@ class Dense(Layer):
     fuses_relu: ClassVar[bool] = True
 
     def __post_init__(self):
+        super().__post_init__()
         if not isinstance(self.units, int) or isinstance(self.units, bool) or self.units < 1:
             raise ValueError(f"units must be an integer of at least 1, got {self.units!r}")
         if not isinstance(self.bias, bool):
@@ -81,7 +84,7 @@ class Dense(Layer):
 
         packed = b.scratch((k_blocks, c_blocks, height, width, BLOCK, BLOCK))
         b.prepare("pack_filters", w=b.filters("weight", 0, *source), first=zeros[:k_blocks], inner=BLOCK, packed=packed)
-        as_rows = ((BLOCK, 1), (BLOCK, BLOCK), (1, 256), (1, 256), (rows, 256), (k_blocks, 256 * rows))
+        as_rows = ((BLOCK, 1), (BLOCK, BLOCK), (1, SQUARE), (1, SQUARE), (rows, SQUARE), (k_blocks, SQUARE * rows))
         b.call(b.tile("conv", b.batch), x=matrix, w=packed.seen(*as_rows),
                bias=b.parameter("bias") if self.bias else b.zeros((k_blocks, BLOCK)), first=zeros[:k_blocks],
                relu=int(relu), y=y.matrix(), **product)
@@ -103,14 +106,15 @@ class Dense(Layer):
         def input_gradient(dy):
             dx = b.like(x)
             turned = b.scratch((c_blocks, height, width, k_blocks, BLOCK, BLOCK))
-            across = 256 * k_blocks
+            across = SQUARE * k_blocks
             b.prepare("pack_filters", w=b.filters("weight", 0, *source[:2], source[3], source[2], source[4]),
                       first=zeros[:c_blocks], inner=BLOCK,
                       packed=turned.seen((BLOCK, 1), (BLOCK, BLOCK), (width, across), (height, across * width),
-                                         (k_blocks, 256), (c_blocks, across * positions)))
+                                         (k_blocks, SQUARE), (c_blocks, across * positions)))
             out = dx.matrix() if positions == 1 else _rows(b, b.scratch((rows, b.batch, BLOCK)))
             b.call(b.tile("conv", b.batch), x=dy.matrix(), bias=b.zeros((rows, BLOCK)), first=zeros[:rows], relu=0,
-                   w=turned.seen((BLOCK, 1), (BLOCK, BLOCK), (1, 256), (1, 256), (k_blocks, 256), (rows, across)),
+                   w=turned.seen((BLOCK, 1), (BLOCK, BLOCK), (1, SQUARE), (1, SQUARE), (k_blocks, SQUARE),
+                                 (rows, across)),
                    y=out.matrix if positions > 1 else out, **product)
             if positions > 1:
                 b.call("copy_blocks", x=out.as_map(x), y=dx)
@@ -164,11 +168,15 @@ class Flatten(Layer):
     def define(self, parameters, x, *, training=False, seed=0):
         return reference.flatten(x), lambda dy: ([reference.unflatten(dy, x.shape[1:])], {})
 
+    def reads_image(self, shape: Shape) -> bool:
+        return shape[-1] < BLOCK
+
     def lower(self, b, x):
         features = self.output_shape(x.logical)
-        into_dense = bool(b.readers) and all(isinstance(r, Dense) for r in b.readers)
-        # A map of one pixel is copied: it may have a halo, and a dense layer reads vectors without one.
-        if len(x.logical) == 1 or into_dense and x.shape[:2] != (1, 1):
+        # A dense layer reads the map itself where its blocks are mostly channels. A map of one pixel is copied: it may
+        # have a halo, and a dense layer reads vectors without one.
+        full = x.inner == BLOCK and 2 * x.shape[2] > BLOCK * x.blocks and x.shape[:2] != (1, 1)
+        if len(x.logical) == 1 or full and b.readers and all(isinstance(r, Dense) for r in b.readers):
             return b.alias(x, features), lambda dy: [dy if b.needs_gradient(x) else None]
         y = b.tensor(features)
         height, width, channels = x.shape

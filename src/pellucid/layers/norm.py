@@ -10,6 +10,7 @@ from math import prod
 from typing import ClassVar
 
 from .. import reference
+from ..geometry import BLOCK, blocks
 from .base import Layer, Parameter, Shape
 from .initialisation import ones, zeros
 
@@ -67,8 +68,7 @@ class BatchNorm(Layer):
         mean, var = running_mean, running_var = b.parameter("running_mean"), b.parameter("running_var")
         if b.training:
             count = _count(b.batch * prod(x.logical[:-1]))
-            blocks = (-(-x.logical[-1] // 16), 16)
-            mean, var = b.scratch(blocks), b.scratch(blocks)
+            mean, var = (b.scratch((blocks(x.logical[-1]), BLOCK)) for _ in range(2))
             b.call("batch_moments", x=x, mean=mean, var=var)
             b.call("batch_norm_running", mean=mean, var=var, momentum=self.momentum, unbiased=count / (count - 1),
                    old_mean=running_mean, old_var=running_var, running_mean=running_mean, running_var=running_var)

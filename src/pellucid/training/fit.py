@@ -13,7 +13,6 @@ import numpy as np
 
 from .. import data as datasets
 from .. import evaluation
-from ..engine.training import Diverged, TrainStep
 from ..model import Model, load
 from ..network import Network
 from ..optim import Optimiser
@@ -23,6 +22,7 @@ from .interrupt import Interruption
 from .progress import Progress
 from .run import RunFolder, State
 from .setup import Setup, check_same, default_optimizer, prepare
+from .step import Diverged, TrainStep
 
 SAVE_EVERY = 1.0  # seconds between saves where epochs are shorter than that
 

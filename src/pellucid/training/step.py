@@ -8,24 +8,26 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..engine.parameters import ParameterBuffer
+from ..engine.plan import Plan
+from ..engine.tensor import aligned
+from ..layers.activation import Softmax
 from ..layers.dropout import mix
 from ..layers.loss import CrossEntropy
 from ..optim import Optimiser
-from .parameters import ParameterBuffer
-from .plan import Plan
-from .tensor import aligned
 
 if TYPE_CHECKING:
     from ..model import Model
 
 
 class Diverged(ValueError):
-    """The loss or a gradient is not a finite number. The weights are those of the step before."""
+    """The loss or a gradient is not a finite number. The step that found it changed nothing."""
 
     def __init__(self, step: int, what: str, lr: float):
         super().__init__(
-            f"training diverged at step {step}: the {what} is not a finite number; the weights before that step are "
-            f"kept; try a lower learning rate than {lr:.3g}, or look for wrong values in the data"
+            f"training diverged at step {step}: the {what} is not a finite number. That step changed no weights, but "
+            f"those before it may already be too large: try a lower learning rate than {lr:.3g}, or look for wrong "
+            "values in the data"
         )
         self.step = step
 
@@ -48,6 +50,10 @@ class TrainStep:
         if len(network.output_shape) != 1:
             raise ValueError(f"training needs a network that ends in scores (classes,), got {network.output_shape}; "
                              "end it with Dense(classes)")
+        if isinstance(network.node(network.output).layer, Softmax):
+            raise ValueError("the loss takes the softmax itself: train the network without its last layer, Softmax()")
+        if not network.parameter_count:
+            raise ValueError("the network has no parameters to train")
         self._gradient = ParameterBuffer(network.parameters())
         self._plan = Plan(network, self._parameters, batch_size, gradient=self._gradient, training=True,
                           loss=CrossEntropy(label_smoothing))
@@ -55,6 +61,8 @@ class TrainStep:
             self._plan.scale[:], self._plan.shift[:] = model.preprocessing.scale, model.preprocessing.shift
         size = self._parameters.trainable_size
         self._slots = {name: aligned(size, np.float32) for name in optimizer.slots}
+        self._statistics = np.empty_like(self._parameters.flat[size:])  # running means and variances before a step
+        self._finite = np.empty(size, bool)
         self._rates = np.zeros(len(optimizer.rates(0)), np.float32)
         kernel, arguments = optimizer.call(
             self._parameters.flat[:size], self._gradient.flat[:size], self._rates, self._slots)
@@ -65,7 +73,7 @@ class TrainStep:
         arrays that do not fit."""
         images, labels = self._checked(np.asarray(images), np.asarray(labels))
         plan, trainable = self._plan, self._parameters.trainable_size
-        statistics = self._parameters.flat[trainable:].copy()  # running means and variances
+        self._statistics[:] = self._parameters.flat[trainable:]
         plan.labels[:] = labels
         plan.counter[0] = mix(self.seed, self.steps)
         plan.forward(images)
@@ -73,9 +81,9 @@ class TrainStep:
         self.lr = self.optimizer.rate(self.steps)
         if isfinite(loss):
             plan.backward()
-            finite = bool(np.isfinite(self._gradient.flat[:trainable]).all())
+            finite = np.isfinite(self._gradient.flat[:trainable], out=self._finite).all()
         if not isfinite(loss) or not finite:
-            self._parameters.flat[trainable:] = statistics
+            self._parameters.flat[trainable:] = self._statistics
             raise Diverged(self.steps + 1, "gradient" if isfinite(loss) else "loss", self.lr)
         self._rates[:] = self.optimizer.rates(self.steps)
         plan.library.run([self._update])
