@@ -1,4 +1,4 @@
-"""The engine's edges: calls that do not fit, threads, and models as files of parameters."""
+"""The engine's edges: calls that do not fit, threads, taps."""
 
 import os
 import subprocess
@@ -11,12 +11,12 @@ import pytest
 from three_ways import normals
 
 import pellucid
-from pellucid import Model, Network, Preprocessing
+from pellucid import Network
 from pellucid import processors as threads
 from pellucid.engine.library import KernelError, View, library
 from pellucid.engine.parameters import ParameterBuffer
 from pellucid.engine.plan import Plan
-from pellucid.layers import BatchNorm, Conv, Dense, Flatten, MaxPool, ReLU, Softmax
+from pellucid.layers import Conv, ReLU
 from pellucid.network import Sequential
 
 SOURCE = str(Path(pellucid.__file__).parents[1])
@@ -204,85 +204,16 @@ def test_the_lesser_of_affinity_and_limit(fresh, quota, expected):
     assert threads.available.__wrapped__() == expected
 
 
-# Models.
+# Taps.
 
 
-def model(seed=0):
-    network = Network.build((6, 6, 2), Sequential(Conv(5, 3), BatchNorm(), ReLU(), MaxPool(2), Flatten(), Dense(3)))
-    preprocessing = Preprocessing((6, 6, 2), (0.5, 0.25), (0.25, 0.5))
-    return Model(network, seed, preprocessing=preprocessing, classes=["a", "b", "c"])
-
-
-def test_a_saved_model_answers_with_the_same_bits(tmp_path):
-    saved, rng = model(4), np.random.default_rng(0)
-    saved.load_parameters({n: np.abs(normals(rng, *p.shape)) for n, p in saved.parameters.items()})
-    saved.record["epochs"] = 3
-    saved.save(tmp_path / "m.safetensors")
-    loaded = pellucid.load(tmp_path / "m.safetensors")
-    x = normals(rng, 70, 6, 6, 2)
-    np.testing.assert_array_equal(loaded.logits(x), saved.logits(x))
-    images = rng.integers(0, 256, (3, 6, 6, 2), np.uint8)
-    np.testing.assert_array_equal(loaded.predict(images), saved.predict(images))
-    assert (loaded.network, loaded.preprocessing, loaded.classes, loaded.record) == \
-           (saved.network, saved.preprocessing, saved.classes, saved.record)
-    for name, value in saved.parameters.items():
-        np.testing.assert_array_equal(loaded.parameters[name], value)
-
-
-def test_predict_is_softmax_of_logits_of_preprocessed_images():
-    m, images = model(), np.random.default_rng(0).integers(0, 256, (5, 6, 6, 2), np.uint8)
-    z = m.logits(m.preprocessing.apply(images)).astype(np.float64)
-    p = m.predict(images)
-    np.testing.assert_allclose(p, np.exp(z) / np.exp(z).sum(1, keepdims=True), atol=1e-6)
-    assert p.dtype == np.float32
-    ends = Model(Network.build((6, 6, 2), Sequential(Flatten(), Dense(3), Softmax())), preprocessing=m.preprocessing)
-    np.testing.assert_allclose(ends.predict(images).sum(1), 1, atol=1e-6)
-
-
-def test_parameters_are_read_only_and_loading_takes_effect():
-    m, x = model(), normals(np.random.default_rng(0), 2, 6, 6, 2)
-    before = m.logits(x)
-    with pytest.raises(ValueError, match="read-only"):
-        m.parameters["dense1.bias"][...] = 1
-    m.load_parameters({n: 2 * p if n == "dense1.weight" else p + 1 if n == "dense1.bias" else p
-                       for n, p in m.parameters.items()})
-    np.testing.assert_allclose(m.logits(x), 2 * before + 1, atol=1e-5)  # biases begin as zeros
-    np.testing.assert_array_equal(m.logits(x[:1]), m.logits(x)[:1])
-
-
-@pytest.mark.parametrize("change, text", [
-    ({"dense1.bias": None}, r"missing \['dense1.bias'\]"),
-    ({"other": np.zeros(3)}, r"unknown \['other'\]"),
-    ({"dense1.bias": np.zeros(4)}, r"dense1.bias must have shape \(3,\), got \(4,\)"),
-    ({"dense1.bias": np.zeros((1, 3))}, r"must have shape"),
-])
-def test_parameters_that_do_not_fit_change_nothing(change, text):
-    m = model()
-    before = {n: p.copy() for n, p in m.parameters.items()}
-    values = {**{n: p + 1 for n, p in before.items()}, **change}
-    with pytest.raises(ValueError, match=text):
-        m.load_parameters({n: p for n, p in values.items() if p is not None})
-    for name, value in before.items():
-        np.testing.assert_array_equal(m.parameters[name], value)
-
-
-@pytest.mark.parametrize("call, text", [
-    (lambda m: m.logits(np.zeros((2, 6, 6, 2))), "float32"),
-    (lambda m: m.logits(np.zeros((2, 6, 5, 2), np.float32)), r"\(N, 6, 6, 2\)"),
-    (lambda m: m.logits(np.zeros((6, 6, 2), np.float32)), r"\(N, 6, 6, 2\)"),
-    (lambda m: m.predict(np.zeros((2, 6, 6, 2), np.float32)), "uint8"),
-    (lambda m: Model(m.network).predict(np.zeros((2, 6, 6, 2), np.uint8)), "preprocessing"),
-    (lambda m: Model(m.network, classes=["a"]), "3 outputs, but 1"),
-    (lambda m: Model(m.network, preprocessing=Preprocessing((5, 5, 2), (0, 0), (1, 1))), "5, 5, 2"),
-])
-def test_what_a_model_refuses(call, text):
-    with pytest.raises(ValueError, match=text):
-        call(model())
-
-
-def test_a_seed_decides_each_parameter_by_its_name():
-    one, same, other = model(1), model(1), model(2)
-    np.testing.assert_array_equal(one.parameters["conv1.weight"], same.parameters["conv1.weight"])
-    assert not np.array_equal(one.parameters["conv1.weight"], other.parameters["conv1.weight"])
-    longer = Model(Network.build((6, 6, 2), Sequential(Conv(5, 3), Conv(5, 1), Flatten(), Dense(3))), 1)
-    np.testing.assert_array_equal(longer.parameters["conv1.weight"], one.parameters["conv1.weight"])
+def test_the_input_can_be_tapped_and_an_unknown_name_is_refused():
+    network = Network.build((5, 4, 2), Sequential(Conv(3, 3), ReLU()))
+    parameters = ParameterBuffer(network.parameters())
+    x = normals(np.random.default_rng(0), 2, 5, 4, 2)
+    plan = Plan(network, parameters, 2, taps=["input", "conv1"])
+    plan.prepare()
+    plan.forward(x)
+    np.testing.assert_array_equal(plan.value("input"), x)
+    with pytest.raises(ValueError, match="no layer is called 'nothing'.*conv1"):
+        Plan(network, parameters, 2, taps=["nothing"])

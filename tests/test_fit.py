@@ -135,6 +135,7 @@ def test_resuming_equals_not_having_stopped(data, tmp_path, optimizer, stops):
         "epoch": whole.best["epoch"], "validation_loss": whole.best["validation_loss"]}.items()
     assert_same_tensors(tmp_path / "whole" / "last.safetensors", tmp_path / "part" / "last.safetensors")
     assert_same_tensors(tmp_path / "whole" / "best.safetensors", tmp_path / "part" / "best.safetensors")
+    assert done.model.record["best"] == whole.model.record["best"]
     assert timeless(tmp_path / "whole") == timeless(tmp_path / "part")
 
 

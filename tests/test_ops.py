@@ -67,6 +67,9 @@ def test_every_argument_form():
     np.testing.assert_array_equal(ops.max_pool(x, [3, 2], stride=[1, 2], padding=[[1, 1], [0, 1]]),
                                   reference.max_pool(x, [3, 2], stride=[1, 2], padding=[[1, 1], [0, 1]]))
     np.testing.assert_array_equal(ops.max_pool(x, 2), reference.max_pool(x, 2))
+    dy, lists = integers(rng, 2, 6, 7, 4), {"padding": [1, np.int64(1)], "stride": np.int64(1), "groups": 2}
+    np.testing.assert_array_equal(ops.conv_grad_weight(x, dy, [3, 3], **lists),
+                                  reference.conv_grad_weight(x, dy, (3, 3), padding=1, groups=2))
 
 
 @pytest.mark.parametrize("kind", [np.float64, np.int64, np.uint8, bool, list])

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from three_ways import normals
 
 from pellucid import Diverged, Model, Network, Preprocessing, TrainStep, optim, schedules
-from pellucid.layers import BatchNorm, Conv, Dense, Dropout, Flatten, MaxPool, ReLU, Tanh
+from pellucid.layers import BatchNorm, Conv, Dense, Dropout, Flatten, GlobalAvgPool, MaxPool, ReLU, Softmax, Tanh
 from pellucid.network import Sequential
 
 SMOOTH = Sequential(Conv(18, 3, padding=1), Tanh(), Flatten(), Dense(4))
@@ -205,6 +205,16 @@ def test_a_batch_size_is_a_positive_integer(size):
 def test_a_network_without_scores_cannot_be_trained():
     with pytest.raises(ValueError, match="ends in scores"):
         TrainStep(model(Conv(4, 3)), 8, optim.SGD(0.1))
+
+
+def test_a_network_that_ends_in_softmax_is_refused():
+    with pytest.raises(ValueError, match="without its last layer"):
+        TrainStep(model(Sequential(Flatten(), Dense(4), Softmax())), 8, optim.SGD(0.1))
+
+
+def test_a_network_without_parameters_is_refused():
+    with pytest.raises(ValueError, match="no parameters"):
+        TrainStep(model(GlobalAvgPool()), 8, optim.SGD(0.1))
 
 
 def test_uint8_images_are_preprocessed_on_the_way_in():

@@ -188,6 +188,7 @@ class _Trainer:
         self.step.load_state(buffers, self.state.step)
         if self.state.best is not None:
             self.kept.load_parameters(load(self.folder.best).parameters)
+            self._note_best(self.state.best)
 
     def run(self, config: dict, on_start: Callable[[Setup, Path | None], None] | None) -> Run:
         """Train to the end of the plan, or until Ctrl-C; evaluate and save."""
@@ -284,8 +285,11 @@ class _Trainer:
 
     def _keep(self, row: dict) -> None:
         self.kept.load_parameters(self.model.parameters)
-        self.kept.record["best"] = {k: row[k] for k in ("epoch", "step", "validation_accuracy", "validation_loss")}
+        self._note_best(row)
         self.best_is_saved = False
+
+    def _note_best(self, row: dict) -> None:
+        self.kept.record["best"] = {k: row[k] for k in ("epoch", "step", "validation_accuracy", "validation_loss")}
 
     def _require_finite(self) -> None:
         """Raise Diverged where weights or running statistics overflowed, which a loss may hide behind batch norm."""

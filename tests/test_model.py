@@ -1,0 +1,161 @@
+"""Models: files, copies, questions, and what several threads and processes may do with one."""
+
+import copy
+import os
+import pickle
+import threading
+
+import numpy as np
+import pytest
+from three_ways import normals
+
+import pellucid
+from pellucid import Model, Network, Preprocessing
+from pellucid.layers import BatchNorm, Conv, Dense, Flatten, MaxPool, ReLU, Softmax
+from pellucid.network import Sequential
+
+
+def model(seed=0):
+    network = Network.build((6, 6, 2), Sequential(Conv(5, 3), BatchNorm(), ReLU(), MaxPool(2), Flatten(), Dense(3)))
+    preprocessing = Preprocessing((6, 6, 2), (0.5, 0.25), (0.25, 0.5))
+    return Model(network, seed, preprocessing=preprocessing, classes=["a", "b", "c"])
+
+
+def test_a_saved_model_answers_with_the_same_bits(tmp_path):
+    saved, rng = model(4), np.random.default_rng(0)
+    saved.load_parameters({n: np.abs(normals(rng, *p.shape)) for n, p in saved.parameters.items()})
+    saved.record["epochs"] = 3
+    saved.save(tmp_path / "m.safetensors")
+    loaded = pellucid.load(tmp_path / "m.safetensors")
+    x = normals(rng, 70, 6, 6, 2)
+    np.testing.assert_array_equal(loaded.logits(x), saved.logits(x))
+    images = rng.integers(0, 256, (3, 6, 6, 2), np.uint8)
+    np.testing.assert_array_equal(loaded.predict(images), saved.predict(images))
+    assert (loaded.network, loaded.preprocessing, loaded.classes, loaded.record) == \
+           (saved.network, saved.preprocessing, saved.classes, saved.record)
+    for name, value in saved.parameters.items():
+        np.testing.assert_array_equal(loaded.parameters[name], value)
+
+
+def test_predict_is_softmax_of_logits_of_preprocessed_images():
+    m, images = model(), np.random.default_rng(0).integers(0, 256, (5, 6, 6, 2), np.uint8)
+    z = m.logits(m.preprocessing.apply(images)).astype(np.float64)
+    p = m.predict(images)
+    np.testing.assert_allclose(p, np.exp(z) / np.exp(z).sum(1, keepdims=True), atol=1e-6)
+    assert p.dtype == np.float32
+    ends = Model(Network.build((6, 6, 2), Sequential(Flatten(), Dense(3), Softmax())), preprocessing=m.preprocessing)
+    np.testing.assert_allclose(ends.predict(images).sum(1), 1, atol=1e-6)
+
+
+def test_parameters_are_read_only_and_loading_takes_effect():
+    m, x = model(), normals(np.random.default_rng(0), 2, 6, 6, 2)
+    before = m.logits(x)
+    with pytest.raises(ValueError, match="read-only"):
+        m.parameters["dense1.bias"][...] = 1
+    m.load_parameters({n: 2 * p if n == "dense1.weight" else p + 1 if n == "dense1.bias" else p
+                       for n, p in m.parameters.items()})
+    np.testing.assert_allclose(m.logits(x), 2 * before + 1, atol=1e-5)  # biases begin as zeros
+    np.testing.assert_array_equal(m.logits(x[:1]), m.logits(x)[:1])
+
+
+@pytest.mark.parametrize("change, text", [
+    ({"dense1.bias": None}, r"missing \['dense1.bias'\]"),
+    ({"other": np.zeros(3)}, r"unknown \['other'\]"),
+    ({"dense1.bias": np.zeros(4)}, r"dense1.bias must have shape \(3,\), got \(4,\)"),
+    ({"dense1.bias": np.zeros((1, 3))}, r"must have shape"),
+])
+def test_parameters_that_do_not_fit_change_nothing(change, text):
+    m = model()
+    before = {n: p.copy() for n, p in m.parameters.items()}
+    values = {**{n: p + 1 for n, p in before.items()}, **change}
+    with pytest.raises(ValueError, match=text):
+        m.load_parameters({n: p for n, p in values.items() if p is not None})
+    for name, value in before.items():
+        np.testing.assert_array_equal(m.parameters[name], value)
+
+
+@pytest.mark.parametrize("call, text", [
+    (lambda m: m.logits(np.zeros((2, 6, 6, 2))), "float32"),
+    (lambda m: m.logits(np.zeros((2, 6, 5, 2), np.float32)), r"\(N, 6, 6, 2\)"),
+    (lambda m: m.logits(np.zeros((6, 6, 2), np.float32)), r"\(N, 6, 6, 2\)"),
+    (lambda m: m.predict(np.zeros((2, 6, 6, 2), np.float32)), "uint8"),
+    (lambda m: Model(m.network).predict(np.zeros((2, 6, 6, 2), np.uint8)), "preprocessing"),
+    (lambda m: Model(m.network, classes=["a"]), "3 outputs, but 1"),
+    (lambda m: Model(m.network, preprocessing=Preprocessing((5, 5, 2), (0, 0), (1, 1))), "5, 5, 2"),
+])
+def test_what_a_model_refuses(call, text):
+    with pytest.raises(ValueError, match=text):
+        call(model())
+
+
+def test_a_seed_decides_each_parameter_by_its_name():
+    one, same, other = model(1), model(1), model(2)
+    np.testing.assert_array_equal(one.parameters["conv1.weight"], same.parameters["conv1.weight"])
+    assert not np.array_equal(one.parameters["conv1.weight"], other.parameters["conv1.weight"])
+    longer = Model(Network.build((6, 6, 2), Sequential(Conv(5, 3), Conv(5, 1), Flatten(), Dense(3))), 1)
+    np.testing.assert_array_equal(longer.parameters["conv1.weight"], one.parameters["conv1.weight"])
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))], ids=["deepcopy", "pickle"])
+def test_a_copy_is_a_model_of_its_own(copied):
+    original, x = model(1), normals(np.random.default_rng(0), 3, 6, 6, 2)
+    original.record["epochs"] = 3
+    before = original.logits(x)
+    other = copied(original)
+    np.testing.assert_array_equal(other.logits(x), before)
+    assert (other.network, other.classes, other.record) == (original.network, original.classes, original.record)
+    other.load_parameters({name: 2 * value for name, value in original.parameters.items()})
+    np.testing.assert_array_equal(original.logits(x), before)
+    assert not np.array_equal(other.logits(x), before)
+
+
+def test_large_images_are_computed_a_few_at_a_time(monkeypatch):
+    asked, x = model(), normals(np.random.default_rng(0), 70, 6, 6, 2)
+    expected = asked.logits(x)
+    assert set(asked._plans) == {64, 1}  # 70 = 64 + 6 of one
+    monkeypatch.setattr("pellucid.model.MEMORY", 8 * sum(asked.network.activation_bytes.values()))
+    frugal = model()
+    np.testing.assert_array_equal(frugal.logits(x), expected)
+    assert set(frugal._plans) == {8, 1}
+
+
+def test_threads_may_share_a_model():
+    asked, x = model(), normals(np.random.default_rng(0), 40, 6, 6, 2)
+    expected, wrong = asked.logits(x), []
+
+    def ask(part):
+        for _ in range(20):
+            if not np.array_equal(asked.logits(x[part]), expected[part]):
+                wrong.append(part)
+
+    threads = [threading.Thread(target=ask, args=(slice(10 * i, 10 * i + 10),)) for i in range(4)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert not wrong
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")  # which is what is tested
+def test_a_fork_while_another_thread_computes():
+    asked, x = model(), normals(np.random.default_rng(0), 40, 6, 6, 2)
+    expected, stop, wrong = asked.logits(x), threading.Event(), []
+
+    def ask():
+        while not stop.is_set():
+            if not np.array_equal(asked.logits(x), expected):
+                wrong.append(1)
+
+    asker = threading.Thread(target=ask)
+    asker.start()
+    try:
+        for _ in range(10):
+            child = os.fork()
+            if not child:
+                os._exit(0 if np.array_equal(asked.logits(x), expected) else 1)
+            assert os.waitpid(child, 0)[1] == 0
+    finally:
+        stop.set()
+        asker.join()
+    assert not wrong
