@@ -26,11 +26,12 @@ MEMORY = 2**30  # bytes of activations that a chunk may need, unless a single im
 class Model:
     """A network and everything needed to use it.
 
-    Parameters start from `seed`, each from a generator of its own, so that adding a layer does not change the others.
+    Parameters start from `seed`, each from a generator of its own, so that adding a layer does not change the others;
+    from zeros if it is None, which is for parameters that are about to be loaded.
     `preprocessing` says how uint8 images become what the network reads; `classes` names the outputs.
     """
 
-    def __init__(self, network: Network, seed: int = 0, *, preprocessing: Preprocessing | None = None,
+    def __init__(self, network: Network, seed: int | None = 0, *, preprocessing: Preprocessing | None = None,
                  classes: Sequence[str] | None = None, record: dict | None = None):
         outputs = network.output_shape[-1]
         if preprocessing and preprocessing.input_shape != network.input_shape:
@@ -42,8 +43,9 @@ class Model:
         self.classes = [str(c) for c in (classes if classes is not None else range(outputs))]
         self.record = dict(record or {})  # how it was trained, as JSON
         self.buffer = ParameterBuffer(network.parameters())
-        for name, p in network.parameters().items():
-            self.buffer.arrays[name][...] = p.init(np.random.default_rng([seed, crc32(name.encode())]), p.shape)
+        if seed is not None:
+            for name, p in network.parameters().items():
+                self.buffer.arrays[name][...] = p.init(np.random.default_rng([seed, crc32(name.encode())]), p.shape)
         self._plans: dict[int, Plan] = {}
         self._prepared: set[int] = set()
 
@@ -166,7 +168,7 @@ def load(path: str | os.PathLike) -> Model:
     if again != texts:
         raise ModelFileError(f"{path}: the file changed while it was read")
     try:
-        model = Model(network, preprocessing=preprocessing, classes=classes, record=record)
+        model = Model(network, None, preprocessing=preprocessing, classes=classes, record=record)
     except ValueError as e:
         raise ModelFileError(f"{path}: {e}") from None
     model.load_parameters(tensors)
@@ -175,7 +177,7 @@ def load(path: str | os.PathLike) -> Model:
 
 def _rebuilt(network, preprocessing, classes, record, parameters) -> Model:
     """A copy of a model from its parts: plans hold addresses and are made anew."""
-    model = Model(network, preprocessing=preprocessing, classes=classes, record=record)
+    model = Model(network, None, preprocessing=preprocessing, classes=classes, record=record)
     model.load_parameters(parameters)
     return model
 

@@ -11,7 +11,7 @@ from math import prod, sqrt
 
 import numpy as np
 
-Initialiser = Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
+Initialiser = Callable[["np.random.Generator", tuple[int, ...]], np.ndarray]  # numpy.random is slow to import
 
 
 def fans(shape: tuple[int, ...], groups: int = 1) -> tuple[int, int]:
