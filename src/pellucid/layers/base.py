@@ -141,6 +141,20 @@ def require_spatial(name: str, shape: Shape) -> None:
         raise ValueError(f"{name} needs an input of shape (H, W, C) or (L, C), got {shape}")
 
 
+def epilogue_gradient(b: Builder, y: Tensor, dy: Tensor, relu: bool, bias: bool) -> Tensor:
+    """Emit the backward pass of what follows a weighted sum in its own kernel: ReLU, then bias.
+
+    Writes the bias' gradient; returns the gradient of the bare sum.
+    """
+    if relu:
+        masked = b.like(dy)
+        b.call("relu_grad", y=y, dy=dy, dx=masked)
+        dy = masked
+    if bias:
+        b.call("channel_sum", dy=dy, dbias=b.gradient("bias"))
+    return dy
+
+
 def window_text(axes: tuple[Window, ...]) -> str:
     """Windows in a few characters: size, then stride s, padding p and dilation d where they do something."""
 

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from .. import reference
 from ..geometry import BLOCK, Padding, Window, blocks, channel_bands, conv_macs, per_axis, windows
-from .base import Layer, Parameter, Shape, require_spatial, window_text
+from .base import Layer, Parameter, Shape, epilogue_gradient, require_spatial, window_text
 from .initialisation import bias as bias_init
 from .initialisation import fans
 from .initialisation import weight as weight_init
@@ -100,12 +100,7 @@ class Conv(Layer):
                relu=int(relu), y=y)
 
         def backward(dy):
-            if relu:
-                masked = b.like(dy)
-                b.call("relu_grad", y=y, dy=dy, dx=masked)
-                dy = masked
-            if self.bias:
-                b.call("channel_sum", dy=dy, dbias=b.gradient("bias"))
+            dy = epilogue_gradient(b, y, dy, relu, self.bias)
             dw = b.scratch(packed.shape)
             blocked = x.inner == BLOCK
             bands = {"bands": form.bands if blocked else 1}

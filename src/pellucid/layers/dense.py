@@ -14,7 +14,7 @@ import numpy as np
 
 from .. import reference
 from ..geometry import BLOCK, blocks
-from .base import Layer, Parameter, Shape
+from .base import Layer, Parameter, Shape, epilogue_gradient
 from .initialisation import bias as bias_init
 from .initialisation import weight as weight_init
 
@@ -90,12 +90,7 @@ class Dense(Layer):
                relu=int(relu), y=y.matrix(), **product)
 
         def backward(dy):
-            if relu:
-                masked = b.like(dy)
-                b.call("relu_grad", y=y, dy=dy, dx=masked)
-                dy = masked
-            if self.bias:
-                b.call("channel_sum", dy=dy, dbias=b.gradient("bias"))
+            dy = epilogue_gradient(b, y, dy, relu, self.bias)
             dw = b.scratch(packed.shape)
             b.call("conv_grad_weight", x=matrix, dy=dy.matrix(), first=zeros[:k_blocks], bands=rows,
                    dw=dw.seen(*as_rows), **product)
