@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 from shapes_data import CLASSES, pictures
 
+from pellucid.cli_text import quoted
 from pellucid.model import load
 from pellucid.modelfile import read
 
@@ -83,6 +84,9 @@ class TestHelp:
         (("train", "digits", "--epochs", "1", "--time", "2m"), "not both"),
         (("train", "digits", "--time", "soon"), "90s, 2m or 1h30m"),
         (("train", "--resume", "run", "--seed", "3"), "leave out --seed"),
+        (("train", "digits", "--lr", "nan"), "--lr must be"),
+        (("train", "digits", "--lr", "0"), "--lr must be"),
+        (("train", "--resume", ""), "--resume needs"),
         (("predict", "run"), "PATH"),
         (("evaluate", "run"), "DATA"),
         (("summary", "lenet", "--input", "28by28"), "28x28x1"),
@@ -92,6 +96,54 @@ class TestHelp:
         done = pellucid(*arguments, cwd=folder)
         assert done.returncode == 2, done.stderr
         assert done.stdout == "" and message in done.stderr and "Traceback" not in done.stderr
+
+
+FULL = pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs Linux's /dev/full")
+
+
+class TestStreams:
+    @FULL
+    @pytest.mark.parametrize("arguments", [
+        "", "--version", "--help", "train --help", "summary lenet", "summary lenet --json", "predict run bar.png",
+        "evaluate run shapes.npz",
+    ])
+    def test_standard_output_that_is_full(self, folder, arguments):
+        with open("/dev/full", "w") as full:
+            done = subprocess.run(command(*arguments.split()), cwd=folder, stdout=full, stderr=subprocess.PIPE,
+                                  text=True, timeout=60)
+        assert (done.returncode, done.stderr) == (
+            1, "pellucid: cannot write to standard output: No space left on device\n")
+
+    @FULL
+    @pytest.mark.parametrize("redirect", ["2>/dev/full", "2>&-", "2> >(head -1 >/dev/null)"])
+    def test_standard_error_that_is_broken(self, folder, tmp_path, redirect):
+        train = [*command("train", folder / "shapes.npz", "--epochs", "12", "--json")]
+        done = subprocess.run(["bash", "-c", f'"$@" {redirect}', "-", *train], cwd=tmp_path, capture_output=True,
+                              text=True, timeout=60)
+        assert done.returncode == 0 and json.loads(done.stdout)["test"]["count"] == 30
+        wrong = subprocess.run(["bash", "-c", '"$@" 2>/dev/full', "-", *command("trian")], timeout=60)
+        assert wrong.returncode == 2
+
+    def test_names_that_cannot_be_shown(self, tmp_path):
+        images, labels = pictures()
+        names = np.array(["\u00e9", "a\nb", "\x1b[31m"])
+        np.savez(tmp_path / "odd.npz", images=np.repeat(images, 2, axis=3), labels=labels, classes=names)
+        np.savez(tmp_path / "x\ny.npz", images=np.repeat(images[:1], 2, axis=3))
+        plain = dict(LC_ALL="C", PYTHONIOENCODING="ascii")
+        trained = pellucid("train", "odd.npz", *SHORT, "--out", "r\u00e9\n", cwd=tmp_path, **plain)
+        assert trained.returncode == 0, trained.stderr
+        assert "run folder     r\\xe9\\n\n" in trained.stdout
+        assert "pellucid evaluate" in trained.stdout and "predict" not in trained.stdout  # 2 channels: no picture
+        done = pellucid("evaluate", "r\u00e9\n", "odd.npz", cwd=tmp_path, **plain)
+        assert [line.split()[0] for line in done.stdout.splitlines()[-3:]] == ["\\xe9", "a\\nb", "\\x1b[31m"]
+        done = pellucid("predict", "r\u00e9\n", "x\ny.npz", "no\nne.png", cwd=tmp_path, **plain)
+        assert done.stdout.startswith("x\\ny.npz[0]: ") and done.stdout.count("\n") == 1, done
+        assert done.stderr.startswith("pellucid: no\\nne.png: ") and done.stderr.count("\n") == 1
+
+    def test_shell_quotes_on_one_line(self):
+        path = "a b/\u00e9\n'\\\x1b.npz"
+        shown = subprocess.run(["bash", "-c", f"printf %s {quoted(path)}"], capture_output=True, timeout=60).stdout
+        assert "\n" not in quoted(path) and os.fsdecode(shown) == path
 
 
 class TestTrain:
@@ -165,7 +217,7 @@ class TestTrain:
     def test_unwritable_folder_is_said_before_training(self, folder, tmp_path):
         (tmp_path / "runs").write_text("a file where the folder should be")
         done = pellucid("train", folder / "shapes.npz", cwd=tmp_path)
-        assert "cannot write into the folder runs/" in assert_one_line(done)
+        assert "cannot write into the folder runs" in assert_one_line(done)
         assert "epoch" not in done.stderr
 
     def test_second_run_into_a_folder(self, folder):
@@ -173,6 +225,7 @@ class TestTrain:
 
     @pytest.mark.parametrize("data, message", [
         ("digit", "did you mean 'digits'?"), ("gone.npz", "gone.npz"), ("bar.png", "not supported"),
+        ("~nobody-of-this-name/x.npz", "write the path in full"),
     ])
     def test_data_that_cannot_be_used(self, folder, data, message):
         done = pellucid("train", data, cwd=folder)

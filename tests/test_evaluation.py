@@ -56,7 +56,8 @@ def test_uint8_and_preprocessed_images_agree(model):
     images, labels = pictures(300)  # more than one batch
     a = evaluation.evaluate(model, images, labels)
     b = evaluation.evaluate(model, model.preprocessing.apply(images), labels)
-    assert a.to_json() == b.to_json()
+    np.testing.assert_array_equal(a.confusion, b.confusion)
+    assert abs(a.log_loss - b.log_loss) < 1e-6  # the kernel scales with one rounding, numpy with two
     assert a.correct == int((model.predict(images).argmax(axis=1) == labels).sum())
     with pytest.raises(ValueError, match="no images"):
         evaluation.evaluate(model, images[:0], labels[:0])

@@ -11,6 +11,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import test_layers
+import test_train_step
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from problems import CONVS, POOLS, parse
 from test_plans import EXACT, everything
 from three_ways import agree
@@ -39,15 +43,21 @@ def one_line(text, *parts):
 
 
 @pytest.fixture(scope="session")
-def kernels(tmp_path_factory):
-    """Instruction set -> library, for all that this machine can execute."""
+def built(tmp_path_factory):
+    """A folder with the kernels of all instruction sets that this machine can execute."""
     host = build.host_isa()
     wanted = NATIVE[: NATIVE.index(host) + 1]
     folder = tmp_path_factory.mktemp("kernels")
     build.build(wanted, folder, lambda text: None)
     assert loader.isas(folder) == wanted
-    manifest = json.loads((folder / "manifest.json").read_text())
-    return {isa: Library(folder / manifest[isa]["file"], isa, manifest[isa]["kernels"]) for isa in wanted}
+    return folder
+
+
+@pytest.fixture(scope="session")
+def kernels(built):
+    """Instruction set -> library, for all that this machine can execute."""
+    manifest = json.loads((built / "manifest.json").read_text())
+    return {isa: Library(built / entry["file"], isa, entry["kernels"]) for isa, entry in manifest.items()}
 
 
 def test_the_host_has_one_and_a_baseline(kernels):
@@ -78,6 +88,49 @@ def test_a_whole_network(isa, training, kernels):
     if isa not in kernels:
         pytest.skip(f"this machine cannot execute {isa}")
     agree(everything(), 5, 0, exact=False, training=training, tolerance=5e-4, kernels=kernels[isa])
+
+
+@pytest.fixture(scope="class", params=NATIVE)
+def chosen(request, built):
+    """Everything runs with this instruction set."""
+    if request.param not in loader.isas(built):
+        pytest.skip(f"this machine cannot execute {request.param}")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loader, "FOLDER", built)
+        patch.setenv("PELLUCID_ISA", request.param)
+        loader.library.cache_clear()
+        yield request.param
+    loader.library.cache_clear()
+
+
+@pytest.mark.usefixtures("chosen")
+class TestChosenForEverything:
+    """What other tests check with the best instruction set, here with each."""
+
+    def test_it_is_what_runs(self, chosen, built):
+        assert loader.library().isa == chosen
+        model = test_train_step.model()
+        step = test_train_step.TrainStep(model, 2, test_train_step.optim.SGD(0.1))
+        assert step._plan.library is loader.library()
+        assert Path(loader.library().handle._name).parent == built
+
+    @pytest.mark.parametrize("kind", test_layers.CASES)
+    def test_layers_three_ways(self, kind):
+        @settings(max_examples=5, deadline=None, database=None)
+        @given(data=st.data(), seed=test_layers.seeds)
+        def check(data, seed):
+            test_layers.test_three_ways_agree.hypothesis.inner_test(kind, data, seed)
+
+        check()
+
+    @pytest.mark.parametrize("n, classes", [(1, 1), (3, 10), (17, 17), (40, 40)])
+    def test_cross_entropy_three_ways(self, n, classes):
+        for smoothing in (0.0, 0.1):
+            test_layers.test_cross_entropy_three_ways.hypothesis.inner_test(n, classes, smoothing, 1.0, n)
+
+    @pytest.mark.parametrize("name", test_train_step.OPTIMISERS)
+    def test_ten_steps_are_pytorchs(self, name):
+        test_train_step.test_ten_steps_are_pytorchs(name)
 
 
 def test_all_have_the_same_kernels_but_for_tiles(kernels):

@@ -10,6 +10,7 @@ import pytest
 from three_ways import normals
 
 import pellucid
+import pellucid.modelfile
 from pellucid import Model, Network, Preprocessing
 from pellucid.layers import BatchNorm, Conv, Dense, Flatten, MaxPool, ReLU, Softmax
 from pellucid.network import Sequential
@@ -94,6 +95,46 @@ def test_a_seed_decides_each_parameter_by_its_name():
     assert not np.array_equal(one.parameters["conv1.weight"], other.parameters["conv1.weight"])
     longer = Model(Network.build((6, 6, 2), Sequential(Conv(5, 3), Conv(5, 1), Flatten(), Dense(3))), 1)
     np.testing.assert_array_equal(longer.parameters["conv1.weight"], one.parameters["conv1.weight"])
+
+
+def test_log_probabilities_are_those_of_a_network_with_or_without_softmax():
+    images = np.random.default_rng(0).integers(0, 256, (9, 6, 6, 2), np.uint8)
+    bare = model()
+    body = Sequential(Conv(5, 3), BatchNorm(), ReLU(), MaxPool(2), Flatten(), Dense(3), Softmax())
+    ended = Model(Network.build((6, 6, 2), body), None, preprocessing=bare.preprocessing, classes=bare.classes)
+    ended.load_parameters(bare.parameters)
+    expected = bare.log_probabilities(images)
+    np.testing.assert_allclose(np.exp(expected).sum(axis=1), 1, rtol=1e-12)
+    np.testing.assert_allclose(ended.log_probabilities(images), expected, atol=1e-5)
+    np.testing.assert_allclose(bare.log_probabilities(bare.preprocessing.apply(images)), expected, atol=1e-5)
+    labels = np.arange(9) % 3
+    losses = [pellucid.evaluation.evaluate(m, images, labels).log_loss for m in (bare, ended)]
+    assert abs(losses[0] + expected[np.arange(9), labels].mean()) < 1e-12 and abs(losses[0] - losses[1]) < 1e-5
+
+
+def test_a_model_that_classifies_nothing_says_so(tmp_path):
+    images, maps = np.zeros((1, 6, 6, 2), np.uint8), Network.build((6, 6, 2), Conv(3, 3))
+    with pytest.raises(ValueError, match="a map of shape"):
+        Model(maps, preprocessing=model().preprocessing).predict(images)
+    with pytest.raises(ValueError, match="no preprocessing"):
+        Model(model().network).predict(images)
+    with pytest.raises(ValueError, match="same name"):
+        Model(maps, classes=["a", "b", "a"])
+
+
+def test_a_file_of_weights_that_are_no_numbers_is_refused(tmp_path):
+    broken = model()
+    broken.load_parameters({n: np.full_like(v, np.nan) if n == "dense1.bias" else v
+                            for n, v in broken.parameters.items()})
+    broken.save(tmp_path / "m.safetensors")
+    with pytest.raises(pellucid.modelfile.ModelFileError, match="dense1.bias.*not finite"):
+        pellucid.load(tmp_path / "m.safetensors")
+
+
+def test_more_memory_than_there_is(monkeypatch):
+    monkeypatch.setattr("pellucid.processors.memory", lambda: 1000.0)
+    with pytest.raises(MemoryError, match="smaller batch"):
+        model().logits(np.zeros((1, 6, 6, 2), np.float32))
 
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))], ids=["deepcopy", "pickle"])

@@ -5,8 +5,10 @@ Imports stand where they are used, so that a command starts as fast as its own w
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
+import math
 import os
 import sys
 from pathlib import Path
@@ -41,7 +43,45 @@ ModelPath = Annotated[str, typer.Argument(metavar="MODEL", help="A .safetensors 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; always ends with SystemExit: 0 success, 2 a wrong command line, 1 everything else."""
-    app(args=arguments, prog_name="pellucid")
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # a name the terminal cannot show is no reason to fail
+    status, unwritten = 0, None
+    try:
+        app(args=arguments, prog_name="pellucid")
+    except SystemExit as e:
+        status = e.code
+    except Unwritten as e:
+        unwritten = e.__cause__
+    except OSError as e:  # only what shows help and wrong command lines gets here
+        if os.environ.get("PELLUCID_TRACEBACK"):
+            raise
+        status = getattr(e.__context__, "exit_code", 0)  # of a wrong command line, which it could not say
+        unwritten = None if status else e
+    unwritten = _flush_or_drop(sys.stdout) or unwritten
+    if unwritten is not None:
+        status = 1
+        if not isinstance(unwritten, BrokenPipeError):
+            say(f"pellucid: cannot write to standard output: {unwritten.strerror or unwritten}")
+    _flush_or_drop(sys.stderr)
+    raise SystemExit(status)
+
+
+class Unwritten(Exception):
+    """Standard output cannot be written to; the cause says why."""
+
+
+def _flush_or_drop(stream) -> OSError | None:
+    """Flush a stream. Where that fails, what it holds is dropped, so that Python's end does not try it again."""
+    try:
+        if stream is not None:
+            stream.flush()
+    except OSError as e:
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, stream.fileno())
+        os.close(null)
+        return e
+    return None
 
 
 def command(function):
@@ -51,7 +91,7 @@ def command(function):
     def guarded(*args, **kwargs):
         try:
             function(*args, **kwargs)
-        except (typer.Exit, typer.BadParameter, BrokenPipeError):
+        except (typer.Exit, typer.BadParameter, Unwritten):
             raise
         except KeyboardInterrupt:
             fail("stopped by Ctrl-C")
@@ -71,9 +111,11 @@ def fail(message: str) -> None:
 
 def one_line(error: Exception) -> str:
     """An error as one line. What is not an error of use is a fault of ours, and says so."""
-    text = " ".join(str(error).split())
+    text = printable(" ".join(str(error).split()))
+    if isinstance(error, RuntimeError) and "home directory" in text:
+        return "whose home a path with ~ means cannot be told; write the path in full"
     if isinstance(error, MemoryError):
-        return "there is not enough memory; use a smaller --batch-size or fewer images"
+        return text or "there is not enough memory; use smaller images, fewer of them, or a smaller --batch-size"
     if isinstance(error, ImportError):
         return f"{text}; install it with pip, or install pellucid again"
     if isinstance(error, ValueError | OSError) and text:
@@ -82,19 +124,34 @@ def one_line(error: Exception) -> str:
 
 
 def say(text: str) -> None:
-    """A line for people, on standard error."""
-    print(text, file=sys.stderr, flush=True)
+    """A line for people, on standard error where there is one: who closed it does not want to know."""
+    if sys.stderr is not None:
+        with contextlib.suppress(OSError, ValueError):
+            print(text, file=sys.stderr, flush=True)
+
+
+def show(text: str) -> None:
+    """A result, on standard output. Raises Unwritten."""
+    try:
+        print(text, flush=True)
+    except OSError as e:
+        raise Unwritten from e
 
 
 def show_json(value: dict) -> None:
-    print(json.dumps(value, allow_nan=False), flush=True)
+    show(json.dumps(value, allow_nan=False))
+
+
+def printable(text: str) -> str:
+    """A text with control characters, line ends and bytes that are no text as escapes, so that it stays one line."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def show_version(wanted: bool) -> None:
     if wanted:
         from . import __version__
 
-        print(f"pellucid {__version__}")
+        show(f"pellucid {__version__}")
         raise typer.Exit
 
 
@@ -110,7 +167,7 @@ def overview(
     Try this first: pellucid train digits
     """
     if context.invoked_subcommand is None:
-        print(OVERVIEW, end="")
+        show(OVERVIEW.rstrip())
 
 
 @command
@@ -150,6 +207,10 @@ def train(
                 "--batch-size": batch_size, "--shift": shift}
     if resume is not None and (given := [name for name, value in settings.items() if value is not None]):
         raise typer.BadParameter(f"--resume keeps the settings of the run; leave out {', '.join(given)}")
+    if resume == "":
+        raise typer.BadParameter("--resume needs the folder of a run")
+    if lr is not None and not 0 < lr < math.inf:
+        raise typer.BadParameter(f"--lr must be a number above zero, got {lr:g}")
     if resume is None and data is None:
         raise typer.BadParameter("say what to train on, for example: pellucid train digits")
     if epochs is not None and time is not None:
@@ -173,7 +234,7 @@ def train(
         say(cli_text.interrupted(run))
         raise typer.Exit(1)
     if not as_json:
-        print(cli_text.finished(run))
+        show(cli_text.finished(run))
 
 
 def _check_duration(time: str) -> None:
@@ -212,7 +273,7 @@ def evaluate(
     if as_json:
         show_json({"model": str(path), "data": data, "images": part, **result.to_json()})
     else:
-        print(cli_text.evaluation(part, result))
+        show(cli_text.evaluation(part, result))
 
 
 @command
@@ -242,10 +303,11 @@ def predict(
         if isinstance(found, dict):
             predictions.append(found)
             if not as_json:
-                print(cli_text.prediction(found), flush=True)
+                show(cli_text.prediction(found))
         else:
             failures.append({"path": found[0], "error": one_line(found[1])})
-            say(f"pellucid: {found[0]}: {one_line(found[1]).removeprefix(f'{found[0]}: ')}")
+            prefix = printable(" ".join(found[0].split())) + ": "
+            say(f"pellucid: {printable(found[0])}: {one_line(found[1]).removeprefix(prefix)}")
     if as_json:
         show_json({"model": str(file), "predictions": predictions, "failures": failures})
     if failures:
@@ -284,7 +346,7 @@ def summary(
     if as_json:
         show_json(cli_text.layers(net))
     else:
-        print(net.summary())
+        show(net.summary())
 
 
 def _shape(text: str | None) -> tuple[int, ...] | None:

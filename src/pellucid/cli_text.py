@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .cli import printable
 from .processors import threads
 from .summary import by
 from .training.plan import spoken
@@ -21,9 +23,9 @@ if TYPE_CHECKING:
 def start(setup: Setup, folder: Path | None) -> str:
     """What is about to be trained, on what, for how long, where."""
     plan, split = setup.plan, setup.split
-    where = f"; in {folder}" if folder else ""
+    where = f"; in {printable(str(folder))}" if folder else ""
     return (
-        f"{setup.data}: {split['train']:,} images to train on, {split['validation']:,} for validation, "
+        f"{printable(setup.data)}: {split['train']:,} images to train on, {split['validation']:,} for validation, "
         f"{split['test']:,} for the test; {by(setup.network.input_shape)} in {len(setup.classes)} classes\n"
         f"{setup.network_name}: {setup.network.parameter_count:,} parameters; {number(plan.epochs, 'epoch')} of "
         f"{number(plan.epoch_steps, 'step')} of {number(plan.batch_size, 'image')}; "
@@ -34,14 +36,16 @@ def start(setup: Setup, folder: Path | None) -> str:
 def finished(run: Run) -> str:
     """How good the best weights are, where everything is, what to do next."""
     model, data = quoted(run.folder / "best.safetensors"), quoted(run.setup.source or run.setup.data)
+    shape = run.setup.network.input_shape
+    pictures = len(shape) == 3 and shape[2] in (1, 3)  # else no picture file holds such an image
     return (
         f"test accuracy  {percent(run.test_accuracy)} ({run.test['correct']:,} of {run.test['count']:,} images that "
         "training never saw)\n"
         f"validation     {percent(run.best['validation_accuracy'])} in epoch {run.best['epoch']} of {run.epochs}\n"
         f"time           {spoken(run.seconds)}\n"
-        f"run folder     {run.folder}\n\n"
-        f"Next:  pellucid evaluate {model} {data}\n"
-        f"       pellucid predict {model} IMAGE.png"
+        f"run folder     {printable(str(run.folder))}\n\n"
+        f"Next:  pellucid evaluate {model} {data}"
+        + (f"\n       pellucid predict {model} IMAGE.png" if pictures else "")
     )
 
 
@@ -49,30 +53,32 @@ def interrupted(run: Run) -> str:
     """What Ctrl-C left, and how to go on."""
     return (
         f"Stopped after step {run.steps:,} of {run.setup.plan.steps:,}. The best weights so far "
-        f"({percent(run.best['validation_accuracy'])} in validation) are in {run.folder / 'best.safetensors'}\n"
+        f"({percent(run.best['validation_accuracy'])} in validation) are in "
+        f"{printable(str(run.folder / 'best.safetensors'))}\n"
         f"Continue with: pellucid train --resume {quoted(run.folder)}"
     )
 
 
 def evaluation(part: str, result: Evaluation) -> str:
     """An evaluation as a few figures and a table with a row a class."""
+    names = [printable(c.name) for c in result.classes]
     lines = [
-        f"{part}: {number(result.count, 'image')}",
+        f"{printable(part)}: {number(result.count, 'image')}",
         f"accuracy  {percent(result.accuracy)} ({result.correct:,} right)",
         *(f"top {k:<4}  {percent(share)}" for k, share in result.top.items() if k > 1),
         f"log loss  {result.log_loss:.4f}", "",
     ]
-    width = max(5, *(len(c.name) for c in result.classes))
+    width = max(5, *map(len, names))
     lines.append(f"{'class':<{width}}  images   right    share  log loss  most often taken for")
     for index, c in enumerate(result.classes):
         if not c.count:
-            lines.append(f"{c.name:<{width}}  {0:>6}")
+            lines.append(f"{names[index]:<{width}}  {0:>6}")
             continue
         wrong = result.confusion[index].copy()
         wrong[index] = 0
-        taken = f"{result.classes[wrong.argmax()].name} ({wrong.max()} times)" if wrong.max() else ""
-        lines.append(f"{c.name:<{width}}  {c.count:>6,}  {c.correct:>6,}  {c.accuracy:>7.1%}  {c.log_loss:>8.4f}  "
-                     f"{taken}".rstrip())
+        taken = f"{names[wrong.argmax()]} ({wrong.max()} times)" if wrong.max() else ""
+        lines.append(f"{names[index]:<{width}}  {c.count:>6,}  {c.correct:>6,}  {c.accuracy:>7.1%}  "
+                     f"{c.log_loss:>8.4f}  {taken}".rstrip())
     return "\n".join(lines)
 
 
@@ -80,7 +86,7 @@ def prediction(found: dict) -> str:
     """One image: the three most probable classes."""
     where = found["path"] if found["index"] is None else f"{found['path']}[{found['index']}]"
     ranked = list(found["probabilities"].items())[:3]
-    return f"{where}: " + ", ".join(f"{name} {share:.1%}" for name, share in ranked)
+    return f"{printable(where)}: " + ", ".join(f"{printable(name)} {share:.1%}" for name, share in ranked)
 
 
 def layers(network: Network) -> dict:
@@ -111,5 +117,9 @@ def number(count: int, noun: str) -> str:
 
 
 def quoted(path: object) -> str:
-    """A path as the shell takes it."""
-    return shlex.quote(str(path))
+    """A path as the shell takes it, on one line."""
+    text = str(path)
+    if text.isprintable():
+        return shlex.quote(text)
+    plain = "".join(chr(b) if 32 <= b < 127 and chr(b) not in "\\'" else f"\\x{b:02x}" for b in os.fsencode(text))
+    return f"$'{plain}'"

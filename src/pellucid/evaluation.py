@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from .model import Model
 
 # Images computed at a time: few enough that a large data set needs little memory.
-BATCH = 256
 
 
 @dataclass(frozen=True)
@@ -81,7 +80,7 @@ def evaluate(model: Model, images: np.ndarray, labels: np.ndarray, *, top: tuple
     """
     if len(images) == 0:
         raise ValueError("there are no images to evaluate on")
-    return score(logits(model, images), labels, model.classes, top=top)
+    return score(model.log_probabilities(images), labels, model.classes, top=top)
 
 
 def evaluate_on(model: Model, data: str | os.PathLike) -> tuple[str, Evaluation]:
@@ -96,8 +95,12 @@ def evaluate_on(model: Model, data: str | os.PathLike) -> tuple[str, Evaluation]
 
     dataset = datasets.load(data)
     if model.record.get("data_digest") == digest(dataset):
-        parts = datasets.split(dataset, model.record["seed"])
-        if split_digest(parts) != model.record["split_digest"]:
+        seed = model.record.get("seed")
+        if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
+            raise ValueError("the model does not say with which seed its data were split; which images it never saw "
+                             "cannot be told")
+        parts = datasets.split(dataset, seed)
+        if split_digest(parts) != model.record.get("split_digest"):
             raise ValueError(f"{dataset.name} is split differently than when the model was trained, by another version "
                              "of Pellucid or scikit-learn; which images it never saw cannot be told")
         part, images, labels = f"{dataset.name}, test images", parts.test.images, parts.test.labels
@@ -116,19 +119,10 @@ def matched(labels: np.ndarray, names: list[str], classes: list[str]) -> np.ndar
     return np.array([classes.index(name) for name in names])[labels]
 
 
-def logits(model: Model, images: np.ndarray) -> np.ndarray:
-    """The network's outputs (N, classes) before softmax, float32, for images as `evaluate` takes them."""
-    parts = []
-    for start in range(0, len(images), BATCH):
-        batch = images[start:start + BATCH]
-        parts.append(model.logits(model.preprocessing.apply(batch) if batch.dtype == np.uint8 else batch))
-    return np.concatenate(parts)
-
-
 def score(
     outputs: np.ndarray, labels: np.ndarray, classes: list[str] | tuple[str, ...], *, top: tuple[int, ...] = (1, 5)
 ) -> Evaluation:
-    """`evaluate`, given the logits (N, classes). Of equal logits the one of the lower class ranks first."""
+    """`evaluate`, given logits or log-probabilities (N, classes). Of equal ones the lower class ranks first."""
     labels = np.asarray(labels)
     count, width = outputs.shape
     if labels.shape != (count,):

@@ -39,6 +39,8 @@ class Model:
                              f"the network reads {network.input_shape}")
         if classes is not None and len(classes) != outputs:
             raise ValueError(f"the network has {outputs} outputs, but {len(classes)} classes are named")
+        if classes is not None and len(set(classes)) != len(classes):
+            raise ValueError("two classes have the same name; give each its own")
         self.network, self.preprocessing = network, preprocessing
         self.classes = [str(c) for c in (classes if classes is not None else range(outputs))]
         self.record = dict(record or {})  # how it was trained, as JSON
@@ -100,15 +102,40 @@ class Model:
         if images.dtype != np.uint8:
             raise ValueError(f"predict reads uint8 images with values 0 to 255, got {images.dtype}; "
                              "`logits` takes float32 images as the network reads them")
+        return np.exp(self.log_probabilities(images)).astype(np.float32)
+
+    def log_probabilities(self, images: np.ndarray) -> np.ndarray:
+        """Natural logarithms of the probabilities (N, classes), float64.
+
+        `images` are uint8 as `predict` takes them, or float32 as `logits` does. Raises ValueError for arrays that do
+        not fit, for uint8 without preprocessing, and for a network whose output is a map.
+        """
+        self.require_classes()
+        images = np.asarray(images)
+        if images.dtype == np.uint8:
+            self.require_preprocessing()
+            if self.network.input_shape[-1] == 1 and images.shape[1:] == self.network.input_shape[:-1]:
+                images = images[..., None]
+            z = self._run(images).astype(np.float64)
+        else:
+            z = self.logits(images).astype(np.float64)
+        # Infinite outputs give NaN, which says what is the matter; a probability may be zero.
+        with np.errstate(invalid="ignore", divide="ignore"):
+            if isinstance(self.network.node(self.network.output).layer, Softmax):
+                return np.log(z)
+            z -= z.max(axis=-1, keepdims=True)
+            return z - np.log(np.exp(z).sum(axis=-1, keepdims=True))
+
+    def require_classes(self) -> None:
+        """Raise ValueError unless the network answers with one number a class."""
+        if len(self.network.output_shape) != 1:
+            raise ValueError(f"this network's output is a map of shape {self.network.output_shape}, not a score for "
+                             "each class; it classifies nothing")
+
+    def require_preprocessing(self) -> None:
+        """Raise ValueError unless the model knows what to do with pixels."""
         if not self.preprocessing:
             raise ValueError("this model has no preprocessing for uint8 images; use `logits` on float32 images")
-        if self.network.input_shape[-1] == 1 and images.shape[1:] == self.network.input_shape[:-1]:
-            images = images[..., None]
-        z = self._run(images)
-        if isinstance(self.network.node(self.network.output).layer, Softmax):
-            return z
-        z = np.exp((z - z.max(axis=-1, keepdims=True)).astype(np.float64))
-        return (z / z.sum(axis=-1, keepdims=True)).astype(np.float32)
 
     def _run(self, images: np.ndarray) -> np.ndarray:
         if images.shape[1:] != self.network.input_shape or images.ndim != len(self.network.input_shape) + 1:
@@ -167,6 +194,10 @@ def load(path: str | os.PathLike) -> Model:
     tensors, again = modelfile.read(path, expected)
     if again != texts:
         raise ModelFileError(f"{path}: the file changed while it was read")
+    for name, values in tensors.items():
+        if not np.isfinite(values).all():
+            raise ModelFileError(f"{path}: {name} has values that are not finite numbers; the training that wrote it "
+                                 "diverged")
     try:
         model = Model(network, None, preprocessing=preprocessing, classes=classes, record=record)
     except ValueError as e:

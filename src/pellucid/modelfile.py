@@ -23,7 +23,7 @@ import numpy as np
 
 from .files import open_file, replacing
 
-MAX_HEADER = 32 * 2**20  # bytes; a header of a thousand tensors and a long training record has well under one MiB
+MAX_HEADER = 4 * 2**20  # bytes; a header of a thousand tensors and a long training record has well under one MiB
 MAX_DEPTH = 64  # of nested lists and objects in JSON metadata
 MAX_DIMENSIONS = 32
 CHECKSUM = "checksum"  # metadata key that `write` adds and the readers take out

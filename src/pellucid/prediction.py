@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .files import open_file
+
 if TYPE_CHECKING:
     from PIL.Image import Image
 
@@ -23,6 +25,8 @@ def predict_files(model: Model, paths: Iterable[str]) -> Iterator[dict | tuple[s
     Yields, in the order of the paths, a dict an image with "path", "index" (in an .npz file, else None), "class",
     "probability" and "probabilities" (by class, descending), or (path, error) for a file that cannot be used.
     """
+    model.require_classes()
+    model.require_preprocessing()
     waiting: list[tuple[str, int | None, np.ndarray] | tuple[str, Exception]] = []
     for path in paths:
         try:
@@ -50,12 +54,10 @@ def read_images(path: str, preprocessing: Preprocessing) -> Iterator[tuple[int |
                 image = preprocessing.prepare(_picture(image))
             yield index, image
         return
-    if not Path(path).exists():
-        raise FileNotFoundError(f"{path}: no such file")
     if Path(path).is_dir():
         raise IsADirectoryError(f"{path} is a folder; give the images in it, such as {Path(path) / '*.png'}")
     try:
-        with Image.open(path) as image:
+        with open_file(path) as (file, _), Image.open(file) as image:
             image.load()
             yield None, preprocessing.prepare(image)
     except Image.UnidentifiedImageError:
@@ -74,7 +76,7 @@ def _picture(image: np.ndarray) -> Image:
 def _answered(model: Model, waiting: list) -> Iterator[dict | tuple[str, Exception]]:
     """The waiting images with their probabilities and the errors between them, in order."""
     images = [item[2] for item in waiting if len(item) == 3]
-    answers = iter([p for i in range(0, len(images), BATCH) for p in model.predict(np.stack(images[i:i + BATCH]))])
+    answers = iter(model.predict(np.stack(images)) if images else ())
     for item in waiting:
         if len(item) == 2:
             yield item

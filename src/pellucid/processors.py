@@ -1,4 +1,4 @@
-"""How many threads the kernels use. Results do not depend on it, to the bit."""
+"""What the machine offers: threads for the kernels, and memory. Results do not depend on either, to the bit."""
 
 from __future__ import annotations
 
@@ -46,6 +46,14 @@ def _read(path: Path) -> str:
         return path.read_text().strip()
     except OSError:
         return ""
+
+
+def memory() -> float:
+    """Bytes of memory the machine has; infinity where the system does not say."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return float("inf")
 
 
 def threads() -> int:

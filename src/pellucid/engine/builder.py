@@ -11,6 +11,7 @@ from zlib import crc32
 
 import numpy as np
 
+from .. import processors
 from ..geometry import BLOCK
 from ..layers.base import Layer, Shape
 from .library import Call, Library, View
@@ -174,6 +175,9 @@ def allocate(storages: list[Storage]) -> np.ndarray:
             end += size
         slot[3] = until
         places[s] = slot[0]
+    if end > (memory := processors.memory()):
+        raise MemoryError(f"the network's values take {end / 1e9:,.1f} GB, more than the {memory / 1e9:,.1f} GB of "
+                          "memory there is; use smaller images or a smaller batch")
     arena = aligned(end)
     for s, offset in places.items():
         s.address = arena.ctypes.data + offset

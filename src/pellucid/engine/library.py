@@ -32,6 +32,10 @@ class KernelError(RuntimeError):
     """A kernel refused its arguments, or there is no kernel."""
 
 
+class NoKernels(KernelError, OSError):
+    """Nothing was compiled that this machine can execute. The message is one line that says what to do."""
+
+
 @dataclass(frozen=True)
 class Slot:
     """One argument of a kernel."""
@@ -166,20 +170,21 @@ class Library:
         return tuple(sorted(int(w) for w in widths if w.isdigit()))
 
 
-def isas(folder: Path = FOLDER) -> list[str]:
+def isas(folder: Path | None = None) -> list[str]:
     """Instruction sets that were built and that this machine can execute, best last.
 
-    Raises KernelError in one line when nothing was built, or nothing this machine can execute.
+    Raises NoKernels when nothing was built, or nothing this machine can execute.
     """
+    folder = folder or FOLDER
     try:
         manifest = json.loads((folder / "manifest.json").read_text())
     except FileNotFoundError:
-        raise KernelError("the kernels have not been compiled; run `pip install .` in Pellucid's source folder, "
+        raise NoKernels("the kernels have not been compiled; run `pip install .` in Pellucid's source folder, "
                           "or `python -m pellucid.kernels.build` where Halide is installed") from None
     usable = [name for name, entry in manifest.items() if _can_execute(folder / entry["file"], entry["features"])]
     if not usable:
         wanted = "; ".join(f"{n} needs {', '.join(e['needs']) or 'another processor'}" for n, e in manifest.items())
-        raise KernelError(f"Pellucid was built for a better machine than this one ({wanted}); "
+        raise NoKernels(f"Pellucid was built for a better machine than this one ({wanted}); "
                           "rebuild it here: pip install --force-reinstall --no-cache-dir .")
     return usable
 
@@ -198,7 +203,7 @@ def _can_execute(path: Path, features: list[int]) -> bool:
 def library(isa: str | None = None) -> Library:
     """The kernels for an instruction set: the given one, else PELLUCID_ISA, else the best this machine executes.
 
-    Raises KernelError when there is none, ValueError when the named one cannot be used here.
+    Raises NoKernels when there is none, ValueError when the named one cannot be used here.
     """
     usable = isas()
     isa = isa or os.environ.get("PELLUCID_ISA") or usable[-1]

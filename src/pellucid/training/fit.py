@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import time as clock
@@ -21,7 +22,7 @@ from . import plan as planning
 from .interrupt import Interruption
 from .progress import Progress
 from .run import RunFolder, State
-from .setup import Setup, check_same, default_optimizer, prepare
+from .setup import Setup, check_same, default_optimizer, peak, prepare
 from .step import Diverged, TrainStep
 
 SAVE_EVERY = 1.0  # seconds between saves where epochs are shorter than that
@@ -109,8 +110,9 @@ def fit(
     command: the command line, kept in config.json.
 
     Ctrl-C ends the run after the current step; the result says `interrupted`, and all is saved for `resume`. A second
-    one raises KeyboardInterrupt. Raises Diverged, after saving the weights before it, when loss or gradient is no
-    longer finite; ValueError for settings and data that do not fit, OSError where `out` cannot be written.
+    one raises KeyboardInterrupt; that and errors in `progress` pass on after saving. Raises Diverged, after saving the
+    weights before it, when loss or gradient is no longer finite; ValueError for settings and data that do not fit,
+    OSError where `out` cannot be written.
     """
     started = clock.perf_counter()
     if resume:
@@ -134,20 +136,19 @@ def fit(
         trainer.restore()
         return trainer.run(config, on_start)
 
-    _check_seed(seed)
+    seed = planning.whole("seed", seed, 0)
     if epochs is not None and time is not None:
         raise ValueError("give epochs or time, not both")
     if optimizer is not None and lr is not None:
         raise ValueError("give the learning rate to the optimizer, or lr alone")
-    if lr is not None and not (0 < lr < math.inf):
-        raise ValueError(f"lr must be a number above zero, got {lr!r}")
+    lr = None if lr is None else peak(lr)
     budget = None if time is None else planning.duration(time)
     dataset, source = _dataset("digits" if data is None else data)
     parts = datasets.split(dataset, seed)
     plan = planning.plan(len(parts.train), batch=batch_size, epochs=epochs)
     setup = prepare(
         network, dataset, plan, parts, seed=seed, source=source, label_smoothing=label_smoothing, shift=shift,
-        optimizer=optimizer or default_optimizer(plan.steps, lr),
+        optimizer=default_optimizer(plan.steps, lr) if optimizer is None else optimizer,
     )
     if budget is not None:
         pace = _measure(setup, parts)
@@ -175,7 +176,7 @@ class _Trainer:
         self.state = State()
         self.saved_at = -math.inf
         self.best_is_saved = True
-        self.sound = True
+        self.sound = self.between_steps = True
         self.began, self.done_before = clock.perf_counter(), 0
 
     def restore(self) -> None:
@@ -205,12 +206,20 @@ class _Trainer:
                 best = self._best()
                 if best is None:
                     raise Diverged(self.state.step, "network's output", self.step.lr)
+                return self._finish(config, best)
             except Diverged as e:
                 best = self._best()
                 self._save(always=True)
                 e.args = (str(e) + self._left(best),)
                 raise
-            return self._finish(config, best)
+            except BaseException as e:
+                self.sound = self.sound and self.between_steps
+                self.state.seconds = seconds_before + clock.perf_counter() - self.began
+                with contextlib.suppress(Exception):  # what ended the run matters more than what saving it met
+                    if self.folder and self.sound and not isinstance(e, KeyboardInterrupt):
+                        self._best()
+                    self._save(always=True)
+                raise
 
     def _finish(self, config: dict, best: dict) -> Run:
         """Evaluate the best weights, once, if training is complete; save everything."""
@@ -248,6 +257,7 @@ class _Trainer:
             images = train.images[chosen]
             if self.setup.shift:
                 images = augment.shift(images, moves[chosen])
+            self.between_steps = False
             loss = self.step(images, train.labels[chosen])
             state.step += 1
             state.losses += float(loss)
@@ -262,6 +272,7 @@ class _Trainer:
             mean = state.losses / (state.step - first)
             if row is not None:
                 state.losses = 0.0
+            self.between_steps = True
             self.progress(self._progress(epoch, mean, speed, row, best))
             if stop.requested:
                 return
@@ -284,6 +295,7 @@ class _Trainer:
         return True
 
     def _keep(self, row: dict) -> None:
+        self.best_is_saved = True  # meanwhile: half a copy must not be
         self.kept.load_parameters(self.model.parameters)
         self._note_best(row)
         self.best_is_saved = False
@@ -380,11 +392,6 @@ def _dataset(data) -> tuple[datasets.Dataset, str | None]:
     dataset = datasets.load(data)
     built_in = isinstance(data, str) and data in datasets.BUILT_IN
     return dataset, data if built_in else os.path.abspath(os.path.expanduser(os.fspath(data)))
-
-
-def _check_seed(seed) -> None:
-    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
-        raise ValueError(f"seed must be a whole number of at least 0, got {seed!r}")
 
 
 def _refuse_settings(**settings) -> None:

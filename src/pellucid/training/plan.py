@@ -7,6 +7,7 @@ resumed run follows the plan it began with.
 from __future__ import annotations
 
 import math
+import operator
 import re
 import time
 from dataclasses import dataclass, replace
@@ -20,14 +21,25 @@ DEFAULT_EPOCHS = 5
 # Share of a time budget that is planned with; the rest is for what a few measured steps do not show.
 TIME_SHARE = 0.92
 
+MOST_EPOCHS, MOST_STEPS = 10**6, 10**9
+
 
 @dataclass(frozen=True)
 class Plan:
-    """`steps` updates of `batch_size` images each, `epoch_steps` of them an epoch (the last epoch may be shorter)."""
+    """`steps` updates of `batch_size` images each, `epoch_steps` of them an epoch (the last epoch may be shorter).
+
+    Raises ValueError for what is not a whole number of at least 1, and for more epochs or steps than make sense.
+    """
 
     batch_size: int
     epoch_steps: int
     steps: int
+
+    def __post_init__(self):
+        for name in ("batch_size", "epoch_steps", "steps"):
+            whole(name, getattr(self, name), 1)
+        whole("epochs", -(-self.steps // self.epoch_steps), 1, MOST_EPOCHS)
+        whole("steps", self.steps, 1, MOST_STEPS)
 
     @property
     def epochs(self) -> int:
@@ -77,10 +89,10 @@ def batch_size(count: int) -> int:
 def plan(count: int, *, batch: int | None = None, epochs: int | None = None) -> Plan:
     """The plan for `count` training images. Images left over by whole batches wait for another epoch's order.
 
-    Raises ValueError for a batch or a number of epochs below 1, and for a batch larger than `count`.
+    Raises ValueError for a batch or a number of epochs below 1 or too large, such as a batch above `count`.
     """
-    _at_least_one("epochs", epochs)
-    _at_least_one("batch size", batch)
+    epochs = None if epochs is None else whole("epochs", epochs, 1, MOST_EPOCHS)
+    batch = None if batch is None else whole("batch size", batch, 1)
     if batch is not None and batch > count:
         raise ValueError(f"a batch of {batch} needs as many training images, and there are {count}; use a smaller one")
     batch = batch or batch_size(count)
@@ -111,7 +123,10 @@ def duration(text: str | float) -> float:
         hours, minutes, rest = (float(match[unit] or 0) for unit in "hms")
         seconds = hours * 3600 + minutes * 60 + rest
     else:
-        seconds = float(text)
+        try:
+            seconds = float(text)
+        except (TypeError, OverflowError):
+            raise ValueError(f"cannot read the time {text!r}; give seconds or a text like 90s, 2m or 1h30m") from None
     if not (0 < seconds < math.inf):
         raise ValueError(f"the time to train must be above zero, got {text!r}")
     return seconds
@@ -129,6 +144,13 @@ def spoken(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
-def _at_least_one(name: str, value: int | None) -> None:
-    if value is not None and (isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1):
-        raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+def whole(name: str, value, least: int, most: int | None = None) -> int:
+    """`value`, an integer of any type, as int. Raises ValueError for anything else or out of range."""
+    try:
+        number = None if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        number = None
+    if number is None or number < least or most is not None and number > most:
+        limit = f"of at least {least}" if most is None else f"from {least} to {most:,}"
+        raise ValueError(f"{name} must be a whole number {limit}, got {value!r}")
+    return number

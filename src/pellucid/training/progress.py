@@ -1,12 +1,13 @@
 """What training shows while it runs: a live line on a terminal, a plain line now and then anywhere else.
 
 `fit` calls its `progress` with a `Progress` after every step; both displays here are such callables and context
-managers. They write to standard error only.
+managers. They write to standard error only, and go silent where it is closed, full or a broken pipe: training goes on.
 """
 
 from __future__ import annotations
 
 import math
+import os
 import sys
 import time
 from dataclasses import dataclass
@@ -35,9 +36,50 @@ class Progress:
 
 
 def display(stream: TextIO | None = None) -> Lines | Live:
-    """The display that suits the stream (standard error where none is given)."""
-    stream = stream or sys.stderr
-    return Live(stream) if stream.isatty() else Lines(stream)
+    """The display that suits the stream (standard error where none is given; where there is none, nothing shows)."""
+    stream = Forgiving(stream or sys.stderr)
+    return Live(stream) if stream.isatty() and _columns(stream) >= 80 else Lines(stream)
+
+
+class Forgiving:
+    """A text stream that is dropped when it can no longer be written to; None is one from the start."""
+
+    def __init__(self, stream: TextIO | None):
+        self.stream, self.encoding = stream, getattr(stream, "encoding", None) or "utf-8"
+
+    def write(self, text: str) -> int:
+        self._try("write", text)
+        return len(text)
+
+    def flush(self) -> None:
+        self._try("flush")
+
+    def isatty(self) -> bool:
+        return bool(self._try("isatty")) and os.environ.get("TERM") != "dumb"
+
+    def fileno(self) -> int:
+        if self.stream is None:
+            raise OSError("the stream is closed")
+        return self.stream.fileno()
+
+    def _try(self, method: str, *arguments):
+        stream = self.stream  # the live line is written from a thread of its own
+        if stream is not None:
+            try:
+                return getattr(stream, method)(*arguments)
+            except (OSError, ValueError):  # ValueError: it was closed
+                self.stream = None
+        return None
+
+
+def _columns(stream: Forgiving) -> int:
+    """The terminal's width, 80 where it does not say."""
+    if (text := os.environ.get("COLUMNS", "")).isdecimal():
+        return int(text)
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or 80
+    except (OSError, ValueError):
+        return 80
 
 
 class Lines:
@@ -46,7 +88,7 @@ class Lines:
     Epochs of more than a minute show that they are alive in between.
     """
 
-    def __init__(self, stream: TextIO, interval: float = 2.0):
+    def __init__(self, stream: TextIO | Forgiving, interval: float = 2.0):
         self.stream, self.interval = stream, interval
         self.shown_at = -math.inf
 
@@ -70,7 +112,7 @@ class Lines:
 class Live:
     """One line that is rewritten in place, with a bar, on a terminal."""
 
-    def __init__(self, stream: TextIO):
+    def __init__(self, stream: TextIO | Forgiving):
         from rich.console import Console
         from rich.progress import BarColumn, TextColumn
         from rich.progress import Progress as Bar

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import json
 import os
 import re
@@ -74,7 +75,8 @@ class RunFolder:
         Raises OSError of one line where it cannot be written to, ValueError when `out` holds files already.
         """
         if out is None:
-            out = free_folder(Path("runs"), re.sub(r"[^A-Za-z0-9_.-]+", "-", name).strip("-.") or "run")
+            name = re.sub(r"[^A-Za-z0-9_.-]+", "-", name).strip("-.") or "run"
+            return cls(files.check_writable(new_folder(files.check_writable("runs"), name)))
         out = Path(out)
         if out.is_dir() and next(out.iterdir(), None) is not None:
             hint = f"continue it with --resume {out}, or " if cls(out).last.exists() else ""
@@ -163,9 +165,11 @@ class RunFolder:
         )
 
 
-def free_folder(parent: Path, name: str) -> Path:
-    """parent/<name>-<n> with the smallest n from 1 that no file or folder has."""
-    n = 1
-    while os.path.lexists(parent / f"{name}-{n}"):
-        n += 1
-    return parent / f"{name}-{n}"
+def new_folder(parent: Path, name: str) -> Path:
+    """Make parent/<name>-<n>, with the smallest n from 1 that nothing has, for this run alone."""
+    for n in itertools.count(1):
+        try:
+            (parent / f"{name}-{n}").mkdir()
+        except FileExistsError:
+            continue
+        return parent / f"{name}-{n}"

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import math
+import numbers
 import platform
 from dataclasses import asdict, dataclass
 
 import numpy as np
 
 from .. import __version__, data, optim, zoo
-from ..network import Network
+from ..network import Network, brief
 from ..preprocessing import Preprocessing
 from ..schedules import OneCycle
 from . import augment
-from .plan import Plan
+from .plan import Plan, whole
 
 FORMAT = 1  # of config.json
 DEFAULT_LR = 0.05
@@ -65,20 +67,39 @@ class Setup:
     def from_json(cls, config: dict) -> Setup:
         """What `to_json` wrote. Raises ValueError for anything else."""
         try:
-            if config["format"] != FORMAT:
+            if config["format"] != FORMAT or isinstance(config["format"], bool):
                 raise ValueError(f"its format is {config['format']!r}, this version of Pellucid reads {FORMAT}")
-            return cls(
+            for name, kinds in _PLAIN.items():
+                if not isinstance(config[name], kinds) or isinstance(config[name], bool):
+                    raise ValueError(f"{name} cannot be {brief(config[name])}")
+            setup = cls(
                 network=Network.from_json(config["network"]),
                 preprocessing=Preprocessing.from_json(config["preprocessing"]),
                 optimizer=optim.from_json(config["optimizer"]),
-                plan=Plan(*(int(config[name]) for name in ("batch_size", "epoch_steps", "steps"))),
-                source=config["source"],
-                **{name: kind(config[name]) for name, kind in _PLAIN.items()},
+                plan=Plan(*(config[name] for name in ("batch_size", "epoch_steps", "steps"))),
+                **{name: config[name] for name in _PLAIN},
             )
+            setup._check()
+            _check_result(config.get("result", {}))
         except KeyError as e:
             raise ValueError(f"it has no {e}") from None
-        except TypeError as e:
+        except (TypeError, AttributeError, ArithmeticError) as e:
             raise ValueError(str(e)) from None
+        return setup
+
+    def _check(self) -> None:
+        """Raise ValueError for values of the right type that no run can have."""
+        shape = self.network.input_shape
+        if self.preprocessing.input_shape != shape or self.network.output_shape != (len(self.classes),):
+            raise ValueError("network, preprocessing and classes do not fit each other")
+        if not all(isinstance(name, str) for name in self.classes):
+            raise ValueError(f"classes must be names, got {brief(self.classes)}")
+        counts = [whole(f"split: {part}", self.split[part], 1) for part in ("train", "validation", "test")]
+        if self.plan.batch_size * self.plan.epoch_steps > counts[0]:
+            raise ValueError(f"{self.plan} needs more than {counts[0]} images")
+        whole("seed", self.seed, 0)
+        _check_label_smoothing(self.label_smoothing)
+        _checked_shift(self.shift, shape)
 
     def record(self) -> dict:
         """What the model's file tells of how it was trained."""
@@ -86,9 +107,16 @@ class Setup:
 
 
 _PLAIN = {
-    "network_name": str, "data": str, "data_digest": str, "split": dict, "split_digest": str, "classes": list,
-    "seed": int, "label_smoothing": float, "shift": int,
+    "network_name": str, "data": str, "source": (str, type(None)), "data_digest": str, "split": dict,
+    "split_digest": str, "classes": list, "seed": int, "label_smoothing": (int, float), "shift": int,
 }
+
+
+def peak(lr) -> float:
+    """A learning rate that was given, as float. Raises ValueError for what is not a number above zero."""
+    if not isinstance(lr, numbers.Real) or isinstance(lr, bool) or not 0 < lr < math.inf:
+        raise ValueError(f"lr must be a number above zero, got {lr!r}")
+    return float(lr)
 
 
 def default_optimizer(steps: int, lr: float | None = None) -> optim.SGD:
@@ -110,7 +138,11 @@ def prepare(
 ) -> Setup:
     """The settings of a new run. Raises ValueError for those that do not fit each other."""
     shape, classes = dataset.input_shape, len(dataset.classes)
-    name = network if isinstance(network, str) else "network"
+    if not isinstance(optimizer, optim.Optimiser):
+        raise ValueError(f"optimizer must be one of pellucid.optim, got {brief(optimizer)}; lr alone sets the rate")
+    if network is not None and not isinstance(network, Network | str):
+        raise ValueError(f"network must be a Network or the name of one, got {brief(network)}")
+    name = "network"
     if network is None or isinstance(network, str):
         name = network or "lenet"
         network = zoo.build(name, input_shape=shape, classes=classes)
@@ -119,11 +151,8 @@ def prepare(
             f"the network maps {network.input_shape} to {network.output_shape}, but the images of {dataset.name} are "
             f"{shape} in {classes} classes; build it with input_shape={shape}, classes={classes}"
         )
-    if isinstance(label_smoothing, bool) or not 0 <= label_smoothing < 1:
-        raise ValueError(f"label_smoothing must be at least 0 and below 1, got {label_smoothing!r}")
-    shift = augment.default_shift(shape) if shift is None else shift
-    if isinstance(shift, bool) or not isinstance(shift, int) or not 0 <= shift < min(shape[:2]):
-        raise ValueError(f"shift must be a whole number of pixels from 0 to {min(shape[:2]) - 1}, got {shift!r}")
+    _check_label_smoothing(label_smoothing)
+    shift = augment.default_shift(shape) if shift is None else _checked_shift(shift, shape)
     return Setup(
         network=network, network_name=name, data=dataset.name, source=source, data_digest=digest(dataset),
         split={part: len(getattr(parts, part)) for part in ("train", "validation", "test")},
@@ -131,6 +160,24 @@ def prepare(
         classes=list(dataset.classes), preprocessing=Preprocessing.from_images(parts.train.images), seed=seed,
         plan=plan, optimizer=optimizer, label_smoothing=float(label_smoothing), shift=shift,
     )
+
+
+def _check_label_smoothing(share) -> None:
+    if isinstance(share, bool) or not isinstance(share, numbers.Real) or not 0 <= share < 1:
+        raise ValueError(f"label_smoothing must be at least 0 and below 1, got {share!r}")
+
+
+def _checked_shift(shift, shape: tuple[int, ...]) -> int:
+    return whole("shift", shift, 0, min(shape[:2]) - 1)
+
+
+def _check_result(result) -> None:
+    """Raise ValueError unless it is what a run that ended before keeps as its result."""
+    test = result.get("test") if isinstance(result, dict) else 0
+    known = isinstance(test, dict) and all(
+        isinstance(test.get(k), int | float) for k in ("count", "correct", "accuracy", "log_loss"))
+    if test is not None and not known:
+        raise ValueError(f"result cannot be {brief(result)}")
 
 
 def check_same(setup: Setup, dataset: data.Dataset, parts: data.Split) -> None:
