@@ -330,3 +330,18 @@ def test_zoo_names_and_errors():
 def test_mlp_sizes():
     assert zoo.build("mlp", hidden=()).parameter_count == 7850
     assert zoo.build("mlp", hidden=(5,), classes=2).parameter_count == 785 * 5 + 12
+
+
+@pytest.mark.parametrize("name, parameters, macs", [
+    ("vgg16", 138_357_544, 15_470_264_320), ("resnet50", 25_557_032, 4_089_184_256),  # as published, for 224x224
+    ("cifar_vgg", 2_332_106, 171_643_904), ("cifar_resnet18", 11_173_962, 555_422_720),
+])
+def test_zoo_counts(name, parameters, macs):
+    net = zoo.build(name)
+    assert (net.parameter_count, sum(net.macs.values())) == (parameters, macs)
+
+
+def test_resnet_names_are_torchvisions():
+    names = list(zoo.build("resnet50").parameters())
+    assert names[:2] == ["conv1.weight", "bn1.weight"] and "layer4.2.bn3.running_var" in names
+    assert "layer1.0.downsample.1.bias" in names and names[-2:] == ["fc.weight", "fc.bias"]
