@@ -6,6 +6,7 @@ each call is bound to addresses that never change.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass
 from zlib import crc32
 
@@ -14,9 +15,12 @@ import numpy as np
 from .. import processors
 from ..geometry import BLOCK
 from ..layers.base import Layer, Shape
+from . import algorithms
 from .library import Call, Library, View
 from .parameters import ParameterBuffer
 from .tensor import ALIGNMENT, Argument, Scratch, Storage, Tensor, aligned
+
+TASKS_OF_THREAD = 4  # that each thread should get, so that none waits long for the last
 
 
 @dataclass(frozen=True)
@@ -39,12 +43,14 @@ class Builder:
         self.library, self.batch, self.training = library, batch, training
         self._parameters, self._gradient = parameters, gradient
         self.gradients = gradient is not None
+        self.threads = processors.threads()  # to cut work into tasks by; no result depends on it
         self.notes: list[Note] = []
         self.prepared: list[Note] = []  # done once for given parameters, when they do not change every step
         self._storages: list[Storage] = []
         self.counter = np.zeros(1, np.uint32)  # the host changes it every step: the source of dropout's randomness
         self.labels = np.zeros(batch, np.int32)
         self.node = ""
+        self.arrived: dict[int, list[Tensor]] = defaultdict(list)  # gradients to a value, by its id, from its readers
         self.readers: list[Layer] = []  # the layers that read the value of the node being lowered
 
     # Values.
@@ -59,8 +65,8 @@ class Builder:
 
     def alias(self, other: Tensor, shape: Shape) -> Tensor:
         """The same memory under another logical shape."""
-        return Tensor(tuple(shape), self.batch, other.dtype, other.inner, other.needs_gradient, other.halo, other.shape,
-                      other.storage)
+        return Tensor(tuple(shape), self.batch, other.dtype, other.inner, other.needs_gradient, halo=other.halo,
+                      shape=other.shape, storage=other.storage)
 
     def scratch(self, shape: tuple[int, ...], dtype="float32") -> Scratch:
         """Plain memory; `shape` as numpy has it."""
@@ -76,9 +82,9 @@ class Builder:
 
     # Arguments.
 
-    def parameter(self, name: str) -> Argument:
-        """A one-dimensional parameter of the node being lowered, as (c, b)."""
-        return self._parameters.channels(f"{self.node}.{name}")
+    def parameter(self, name: str, node: str = "") -> Argument:
+        """A one-dimensional parameter of a node, by default the one being lowered, as (c, b)."""
+        return self._parameters.channels(f"{node or self.node}.{name}")
 
     def gradient(self, name: str) -> Argument:
         """Where its gradient goes."""
@@ -101,6 +107,31 @@ class Builder:
         """What a kernel reads in place of a bias that is not there."""
         return np.zeros(shape, np.float32)
 
+    def ones(self, shape: tuple[int, ...]) -> np.ndarray:
+        """What a kernel reads in place of a scale that is not there."""
+        return np.ones(shape, np.float32)
+
+    def nothing(self, like: Tensor | tuple[int, int, int, int]) -> Argument:
+        """What a kernel reads in place of a residual that is not there: a block of zeros at every place of a map, given
+        as a value or as (blocks, height, width, images)."""
+        if isinstance(like, Tensor):
+            like = like.blocks, *like.shape[:2], like.batch
+        block = np.zeros(BLOCK, np.float32)
+        deep, height, width, images = like
+        view = View(block.ctypes.data, block.dtype,
+                    ((0, BLOCK, 1), (0, width, 0), (0, height, 0), (0, deep, 0), (0, images, 0)), block)
+        return Argument(None, lambda: view)
+
+    def algorithm(self, direction: str, size: tuple[int, int], channels: int, filters: int) -> str:
+        """How a 3x3 convolution of stride 1 is computed: see `engine.algorithms`."""
+        return algorithms.choose(self.library.isa, direction, size, channels, filters)
+
+    def received(self, x: Tensor) -> Tensor | None:
+        """Take what other readers of `x` have sent back so far, in the backward pass, to add it to one's own gradient.
+        None where that is nothing, or not yet one sum."""
+        parts = self.arrived[id(x)]
+        return parts.pop() if len(parts) == 1 else None
+
     def tile(self, stem: str, width: int) -> str:
         """The kernel `stem_N` whose N columns cover a width with the least time.
 
@@ -109,6 +140,13 @@ class Builder:
         """
         usable = [t for t in self.library.tiles(stem) if t <= max(width, 1)]
         return f"{stem}_{min(usable, key=lambda t: (-(-width // t) * max(t, 4), -t))}"
+
+    def share(self, blocks: int, chunks: int) -> int:
+        """Blocks of output channels for a task that has one of `chunks` chunks of a map: all of them where there are
+        chunks enough for all threads, else fewer. It changes no result."""
+        parts = max(-(-TASKS_OF_THREAD * self.threads // chunks), 1)
+        each = -(-blocks // parts)
+        return each + each % 2  # kernels may take blocks in pairs
 
     # Calls.
 

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable
 import numpy as np
 
 from ..geometry import BLOCK
-from ..layers.activation import ReLU
+from ..layers.base import Epilogue
 from ..network import INPUT, Network, Node
 from .builder import Builder
 from .library import Library, library
@@ -63,31 +63,43 @@ class Plan:
         x = b.tensor(shape, inner=shape[-1] if as_it_comes else BLOCK)
         x.needs_gradient = input_gradient and b.gradients
         x.storage.pinned = True  # written before the first call
-        values, self._backward = {INPUT: x}, []
-        fused: dict[str, str] = {}
+        values, self._backward, self._fused = {INPUT: x}, [], set()
         for node in self.network.nodes:
-            if node.name in fused:
-                values[node.name] = values[fused[node.name]]
+            if node.name in self._fused:
                 continue
             inputs = [values[i] for i in node.inputs]
-            after = readers[node.name]
-            b.node, b.readers = node.name, [n.layer for n in after] if node.name not in self._taps else []
-            options = {}
-            if (node.layer.fuses_relu and len(after) == 1 and isinstance(after[0].layer, ReLU)
-                    and node.name not in self._taps):
-                options["relu"] = True
-                fused[after[0].name] = node.name
-            y, backward = node.layer.lower(b, *inputs, **options)
+            b.node = node.name
+            chain = self._chain(node, readers, values)
+            chain = chain[:1 + node.layer.fuses(b, [n.layer for n in chain[1:]])]
+            last = chain[-1]
+            after = _epilogue(chain, values)
+            b.readers = [n.layer for n in readers[last.name]] if last.name not in self._taps else []
+            y, backward = node.layer.lower(b, *inputs, **({"after": after} if len(chain) > 1 else {}))
             trainable = any(p.trainable for p in node.layer.parameters(*(t.logical for t in inputs)).values())
+            if after.residual:
+                inputs = [*inputs, after.residual]
             if y not in inputs:
                 y.needs_gradient = b.gradients and (trainable or any(t.needs_gradient for t in inputs))
-            values[node.name] = y
+            values[last.name] = y
+            self._fused.update(n.name for n in chain[1:])
             if y.needs_gradient:
                 self._backward.append((node.name, inputs, y, backward))
         return values
 
+    def _chain(self, node: Node, readers: dict[str, list[Node]], values: dict[str, Tensor]) -> list[Node]:
+        """The node and those after it that it could compute in the same pass: each the only reader of the one before,
+        which nobody taps, and the other part of a sum there already."""
+        chain = [node]
+        while chain[-1].name not in self._taps and len(readers[chain[-1].name]) == 1:
+            (follower,) = readers[chain[-1].name]
+            others = [name for name in follower.inputs if name != chain[-1].name]
+            if len(others) > 1 or any(name not in values for name in others):
+                break
+            chain.append(follower)
+        return chain
+
     def _lower_backward(self, b: Builder, values: dict[str, Tensor], loss) -> None:
-        received: dict[int, list[Tensor]] = defaultdict(list)
+        received = b.arrived
         output = values[self.network.output]
         if loss:
             self.losses, dy = loss.lower(b, output)
@@ -168,6 +180,20 @@ class Plan:
         call, out = self._stores[name or self.network.output]
         self.library.run([call])
         return out
+
+
+def _epilogue(chain: list[Node], values: dict[str, Tensor]) -> Epilogue:
+    """What follows the first node of a chain."""
+    parts = {}
+    for before, node in zip(chain, chain[1:], strict=False):
+        kind = type(node.layer).__name__
+        if kind == "BatchNorm":
+            parts["norm"] = node.name, node.layer
+        elif kind == "Add":
+            parts["residual"] = values[next(name for name in node.inputs if name != before.name)]
+        else:
+            parts[{"ReLU": "relu", "MaxPool": "pool"}[kind]] = True
+    return Epilogue(**parts)
 
 
 def _summed(b: Builder, parts: Iterable[Tensor]) -> Tensor:

@@ -52,6 +52,7 @@ class Tensor:
     dtype: np.dtype
     inner: int = BLOCK  # channels side by side; less than 16 only for an image read as it comes
     needs_gradient: bool = False
+    masked: bool = False  # a ReLU's map whose gradient arrives already multiplied by the ReLU's derivative
     halo: list[list[int]] = field(default_factory=lambda: [[0, 0], [0, 0]])  # (before, after) for y, x
     shape: tuple[int, int, int] = ()  # (H, W, C)
     storage: Storage = None

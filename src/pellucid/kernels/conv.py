@@ -11,10 +11,10 @@ infinity, since inf * 0 is NaN: it reaches the other channels of its block.
 import halide as hl
 
 from .machine import LANES_OF_BLOCK as BLOCK
-from .machine import Machine, Program, kernel, pin, variables
+from .machine import Machine, Program, blocked, channels, kernel, pin, variables
 
 # Columns of the output held in registers. The engine picks the one that wastes least on a layer's width.
-TILES = (1, 2, 4, 6, 8, 14)
+TILES = (1, 2, 3, 4, 5, 6, 8, 14)
 
 
 def filter_blocks(machine: Machine) -> int:
@@ -48,14 +48,15 @@ def packed_filters(name: str, inner: int | None):
 
 
 def conv(machine: Machine, columns: int, inner: int | None) -> Program:
-    """y(k, x, y, kb, n) = act(bias + sum of w(k, c, i, j, cb, kb) x(c, sx x + dx i, sy y + dy j, first(kb) + cb, n)).
+    """y(k, x, y, kb, n) = act(sum of w(k, c, i, j, cb, kb) x(c, sx x + dx i, sy y + dy j, first(kb) + cb, n)
+    + bias(k, kb) + residual(k, x, y, kb, n)).
 
     `inner` is 16 for blocked inputs; None for the image itself, whose rows hold all (channel, column) pairs of a
     window in one run of any length.
     """
     tk = filter_blocks(machine)
     x, w = operands("x", inner), packed_filters("w", inner)
-    bias = pin(hl.ImageParam(hl.Float(32), 2, "bias"))
+    bias, residual = channels("bias"), blocked("residual")
     first = hl.ImageParam(hl.Int(32), 1, "first")
     scalars = [hl.Param(hl.Int(32), n) for n in ("stride_x", "stride_y", "dilation_x", "dilation_y", "relu")]
     sx, sy, dx, dy, relu = scalars
@@ -71,7 +72,7 @@ def conv(machine: Machine, columns: int, inner: int | None) -> Program:
     acc[k, q, X, Y, kb, n] += w[k, r[0], r[1], r[2], r[3], block] * x[
         r[0], sx * X + dx * r[1], sy * Y + dy * r[2], band + r[3], n
     ]
-    total = acc[k, kb % tk, X, Y, kb // tk, n] + bias[k, kb]
+    total = acc[k, kb % tk, X, Y, kb // tk, n] + bias[k, kb] + residual[k, X, Y, kb, n]
     out[k, X, Y, kb, n] = hl.select((relu != 0) & (total < 0.0), 0.0, total)  # a comparison, so that NaN stays NaN
 
     # The schedule: tk x columns accumulators live in registers across the whole reduction; one task an image
@@ -92,7 +93,7 @@ def conv(machine: Machine, columns: int, inner: int | None) -> Program:
     w.dim(5).set_min(0)
     for d in (2, 3, 4):
         w.dim(d).set_min(0)
-    return Program([out], [x, w, bias, first, *scalars])
+    return Program([out], [x, w, bias, residual, first, *scalars])
 
 
 for _columns in TILES:

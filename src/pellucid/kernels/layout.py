@@ -3,7 +3,7 @@
 import halide as hl
 
 from .machine import LANES_OF_BLOCK as BLOCK
-from .machine import Machine, Program, blocked, kernel, pin, variables
+from .machine import Machine, Program, blocked, channels, kernel, pin, variables
 
 
 def source_filters(p):
@@ -16,12 +16,13 @@ def source_filters(p):
 
 @kernel("pack_filters")
 def pack_filters(machine: Machine) -> Program:
-    """w(k, c, i, j, cb, kb) from PyTorch's filters, zero outside the group and past the last channel.
+    """w(k, c, i, j, cb, kb) from PyTorch's filters times `scale` of the output, zero outside the group and past the
+    last channel.
 
     Input channels are stored `inner` to a block. Flips, every-other-tap selections and the
     exchange of input and output are strides of the source's view, so the backward pass uses this program too.
     """
-    w = source_filters(hl.ImageParam(hl.Float(32), 5, "w"))
+    w, scale = source_filters(hl.ImageParam(hl.Float(32), 5, "w")), channels("scale")
     first = hl.ImageParam(hl.Int(32), 1, "first")
     k, c, i, j, cb, kb = variables("k c i j cb kb")
     out = hl.Func("packed")
@@ -35,7 +36,7 @@ def pack_filters(machine: Machine) -> Program:
     valid = (group < groups) & (output - group * outputs < outputs) & (local >= 0) & (local < inputs)
     out[k, c, i, j, cb, kb] = hl.select(valid, w[
         i, j, hl.clamp(local, 0, inputs - 1), hl.clamp(output - group * outputs, 0, outputs - 1),
-        hl.clamp(group, 0, groups - 1)], 0.0)
+        hl.clamp(group, 0, groups - 1)] * scale[k, kb], 0.0)
 
     task = hl.Var("task")
     out.reorder(k, i, j, c, cb, kb).vectorize(k, BLOCK).fuse(cb, kb, task)
@@ -45,7 +46,7 @@ def pack_filters(machine: Machine) -> Program:
     for d in range(1, 6):
         o.dim(d).set_min(0)
     first.dim(0).set_min(0)
-    return Program([out], [w, first, inner])
+    return Program([out], [w, scale, first, inner])
 
 
 @kernel("unpack_filters")

@@ -1,4 +1,7 @@
-"""Batch normalisation, forward and backward, and sums over a channel.
+"""Batch normalisation, forward and backward, with what follows it in the same pass; and sums over a channel.
+
+A following ReLU is not kept: whether it let a value pass is computed again from x. Nor is the map before a following
+2x2 pooling: the place of each maximum is, as a byte.
 
 Every sum over images and positions is made in float64, in the same order for any number of threads: groups of
 IMAGES images are summed in parallel, then their sums one after another.
@@ -84,17 +87,16 @@ def per_value(machine: Machine, out: hl.Func, *coefficients: hl.Func) -> hl.Func
     """The schedule of a map: tasks of some blocks of some images, the coefficients of a block computed once."""
     c, _, y, b, n = out.args()
     t, task = variables("t task")
-    values = hl.max(positions(out.output_buffer()), 1)
+    buffer, *others = out.output_buffers()
+    values = hl.max(positions(buffer), 1)
     (out.bound(c, 0, LANES_OF_BLOCK).vectorize(c, machine.lanes).unroll(c).fuse(b, n, t)
         .split(t, task, t, hl.max(VALUES_OF_TASK // values, 1), hl.TailStrategy.GuardWithIf).parallel(task))
     for f in coefficients:
         f.compute_at(out, t).bound_extent(f.args()[0], LANES_OF_BLOCK).vectorize(f.args()[0], machine.lanes)
-    pin(out.output_buffer())
+    pin(buffer)
+    for other in others:  # outputs of one function share their bounds; only the first may fix them
+        other.dim(0).set_stride(1)
     return out
-
-
-def deviation(var, eps):
-    return hl.sqrt(f64(var) + f64(eps))
 
 
 @kernel("channel_sum")
@@ -146,66 +148,138 @@ def batch_norm_running(machine: Machine) -> Program:
     return Program(outputs, [mean, var, old_mean, old_var, momentum, unbiased])
 
 
+@kernel("batch_norm_scale")
+def batch_norm_scale(machine: Machine) -> Program:
+    """inverse = 1 / sqrt(var + eps); scale = weight * inverse."""
+    var, weight, eps = channels("var"), channels("weight"), hl.Param(hl.Float(32), "eps")
+    c, b = variables("c b")
+    inverse, scale = hl.Func("inverse"), hl.Func("scale")
+    deviation = hl.sqrt(f64(var[c, b]) + f64(eps))
+    inverse[c, b] = f32(hl.f64(1) / deviation)
+    scale[c, b] = f32(f64(weight[c, b]) / deviation)
+    return Program([per_channel(machine, inverse), per_channel(machine, scale)], [var, weight, eps])
+
+
+@kernel("batch_norm_shift")
+def batch_norm_shift(machine: Machine) -> Program:
+    """shift = bias + (before - mean) * scale: the bias of a convolution with bias `before` whose filters are multiplied
+    by `scale`, which is that convolution and the normalisation after it."""
+    mean, scale, bias, before = (channels(name) for name in ("mean", "scale", "bias", "before"))
+    c, b = variables("c b")
+    shift = hl.Func("shift")
+    shift[c, b] = bias[c, b] + (before[c, b] - mean[c, b]) * scale[c, b]
+    return Program([per_channel(machine, shift)], [mean, scale, bias, before])
+
+
+def normal(x, mean, scale, bias, c, X, Y, b, n):
+    """The normalised value at a place."""
+    return (x[c, X, Y, b, n] - mean[c, b]) * scale[c, b] + bias[c, b]
+
+
 @kernel("batch_norm")
 def batch_norm(machine: Machine) -> Program:
-    """y = (x - mean) / sqrt(var + eps) * weight + bias."""
+    """y = act((x - mean) * scale + bias + residual)."""
+    x, residual = blocked("x"), blocked("residual")
+    mean, scale, bias = (channels(name) for name in ("mean", "scale", "bias"))
+    relu = hl.Param(hl.Int(32), "relu")
+    at = variables("c x y b n")
+    y = hl.Func("y")
+    value = normal(x, mean, scale, bias, *at) + residual[at]
+    y[at] = hl.select((relu != 0) & (value < 0.0), 0.0, value)  # a comparison, so that NaN stays NaN
+    return Program([per_value(machine, y)], [x, mean, scale, bias, residual, relu])
+
+
+@kernel("batch_norm_pool")
+def batch_norm_pool(machine: Machine) -> Program:
+    """y.0 = act(the largest of 2x2 normalised values); y.1 = which held it, row by row (the first, of equals)."""
     x = blocked("x")
-    mean, var, weight, bias = (channels(name) for name in ("mean", "var", "weight", "bias"))
-    eps = hl.Param(hl.Float(32), "eps")
+    mean, scale, bias = (channels(name) for name in ("mean", "scale", "bias"))
+    relu = hl.Param(hl.Int(32), "relu")
     c, X, Y, b, n = variables("c x y b n")
-    scale, y = hl.Func("scale"), hl.Func("y")
-    scale[c, b] = f32(f64(weight[c, b]) / deviation(var[c, b], eps))
-    y[c, X, Y, b, n] = (x[c, X, Y, b, n] - mean[c, b]) * scale[c, b] + bias[c, b]
-    return Program([per_value(machine, y, scale)], [x, mean, var, weight, bias, eps])
+    values = [normal(x, mean, scale, bias, c, 2 * X + tap % 2, 2 * Y + tap // 2, b, n) for tap in range(4)]
+    largest, place = values[0], hl.u8(0)
+    for tap, value in enumerate(values[1:], 1):
+        wins = hl.strict_float(value > largest) | hl.is_nan(value)
+        largest, place = hl.select(wins, value, largest), hl.select(wins, hl.u8(tap), place)
+    y = hl.Func("y")
+    y[c, X, Y, b, n] = (hl.select((relu != 0) & (largest < 0.0), 0.0, largest), place)
+    return Program([per_value(machine, y)], [x, mean, scale, bias, relu])
 
 
-@kernel("batch_norm_sums")
-def batch_norm_sums(machine: Machine) -> Program:
-    """dweight = sum of dy * (x - mean) / sqrt(var + eps); dbias = sum of dy."""
-    x, dy = blocked("x"), blocked("dy")
-    mean, var = channels("mean"), channels("var")
-    eps = hl.Param(hl.Float(32), "eps")
+class Incoming:
+    """The gradient that reaches a normalisation's output: as it comes, through ReLU, or through 2x2 pooling too."""
+
+    def __init__(self, after: str, x, mean, scale):
+        self.after, self.x, self.mean, self.scale = after, x, mean, scale
+        self.dy, self.bias = blocked("dy"), channels("bias")
+        self.index, self.y, self.relu = blocked("index", hl.UInt(8)), blocked("y"), hl.Param(hl.Int(32), "relu")
+
+    @property
+    def arguments(self) -> list:
+        return {"": [self.dy], "relu": [self.dy, self.bias], "pool": [self.dy, self.index, self.y, self.relu]}[
+            self.after]
+
+    def at(self, c, X, Y, b, n):
+        if self.after == "pool":
+            # A last odd row or column lies under no window.
+            cell = c, hl.min(X / 2, self.dy.dim(1).max()), hl.min(Y / 2, self.dy.dim(2).max()), b, n
+            under = (X / 2 <= self.dy.dim(1).max()) & (Y / 2 <= self.dy.dim(2).max())
+            held = hl.cast(hl.Int(32), self.index[cell]) == X % 2 + 2 * (Y % 2)
+            return hl.select(under & held & ((self.relu == 0) | (self.y[cell] > 0.0)), self.dy[cell], hl.f32(0))
+        if self.after == "relu":
+            passed = normal(self.x, self.mean, self.scale, self.bias, c, X, Y, b, n) > 0.0
+            return hl.select(passed, self.dy[c, X, Y, b, n], hl.f32(0))
+        return self.dy[c, X, Y, b, n]
+
+
+@kernel("batch_norm_sums", "")
+@kernel("batch_norm_relu_sums", "relu")
+@kernel("batch_norm_pool_sums", "pool")
+def batch_norm_sums(machine: Machine, after: str) -> Program:
+    """dweight = sum of dz * (x - mean) * inverse; dbias = sum of dz, where dz is the gradient to the normalised map."""
+    x = blocked("x")
+    mean, inverse, scale = (channels(name) for name in ("mean", "inverse", "scale"))
+    dz = Incoming(after, x, mean, scale)
     c, b = variables("c b")
 
     def terms(c, *at):
-        b = at[2]
-        return [f64(dy[c, *at]) * (f64(x[c, *at]) - f64(mean[c, b])), f64(dy[c, *at])]
+        d = f64(dz.at(c, *at))
+        return [d * (f64(x[c, *at]) - f64(mean[c, at[2]])), d]
 
-    with_x, alone = sums(machine, dy, terms, c, b)
+    with_x, alone = sums(machine, x, terms, c, b)
     dweight, dbias = hl.Func("dweight"), hl.Func("dbias")
-    dweight[c, b] = f32(with_x / deviation(var[c, b], eps))
+    dweight[c, b] = f32(with_x * f64(inverse[c, b]))
     dbias[c, b] = f32(alone)
-    return Program([per_channel(machine, dweight), per_channel(machine, dbias)], [x, dy, mean, var, eps])
+    arguments = [x, mean, inverse, *([scale] if after == "relu" else []), *dz.arguments]
+    return Program([per_channel(machine, dweight), per_channel(machine, dbias)], arguments)
 
 
-@kernel("batch_norm_grad")
-def batch_norm_grad(machine: Machine) -> Program:
-    """dx = weight / s * (dy - mean of dy - z * mean of dy z), where s = sqrt(var + eps) and z = (x - mean) / s.
+@kernel("batch_norm_grad", "")
+@kernel("batch_norm_relu_grad", "relu")
+@kernel("batch_norm_pool_grad", "pool")
+def batch_norm_grad(machine: Machine, after: str) -> Program:
+    """dx = scale * (dz - mean of dz - z * mean of dz z), where z = (x - mean) * inverse.
 
-    The means over the batch come from dbias and dweight, the sums of dy and dy z.
+    The means over the batch come from dbias and dweight, the sums of dz and dz z.
     """
-    x, dy = blocked("x"), blocked("dy")
-    mean, var, weight, dweight, dbias = (channels(name) for name in ("mean", "var", "weight", "dweight", "dbias"))
-    eps = hl.Param(hl.Float(32), "eps")
+    x = blocked("x")
+    mean, inverse, scale, dweight, dbias = (channels(n) for n in ("mean", "inverse", "scale", "dweight", "dbias"))
+    dz = Incoming(after, x, mean, scale)
     c, X, Y, b, n = variables("c x y b n")
-    scale, common, slope, dx = (hl.Func(name) for name in ("scale", "common", "slope", "dx"))
-    scale[c, b] = f32(f64(weight[c, b]) / deviation(var[c, b], eps))
+    common, slope, dx = (hl.Func(name) for name in ("common", "slope", "dx"))
     common[c, b] = f32(f64(dbias[c, b]) / count(x))
-    slope[c, b] = f32(f64(dweight[c, b]) / (count(x) * deviation(var[c, b], eps)))
+    slope[c, b] = f32(f64(dweight[c, b]) * f64(inverse[c, b]) / count(x))
     at = (c, X, Y, b, n)
-    dx[at] = scale[c, b] * (dy[at] - common[c, b] - (x[at] - mean[c, b]) * slope[c, b])
-    arguments = [x, dy, mean, var, weight, dweight, dbias, eps]
-    return Program([per_value(machine, dx, scale, common, slope)], arguments)
+    dx[at] = scale[c, b] * (dz.at(*at) - common[c, b] - (x[at] - mean[c, b]) * slope[c, b])
+    arguments = [x, mean, inverse, scale, dweight, dbias, *dz.arguments]
+    return Program([per_value(machine, dx, common, slope)], arguments)
 
 
 @kernel("batch_norm_inference_grad")
 def batch_norm_inference_grad(machine: Machine) -> Program:
-    """dx = dy * weight / sqrt(var + eps): the statistics are constants."""
-    dy = blocked("dy")
-    var, weight = channels("var"), channels("weight")
-    eps = hl.Param(hl.Float(32), "eps")
+    """dx = dy * scale: the statistics are constants."""
+    dy, scale = blocked("dy"), channels("scale")
     c, X, Y, b, n = variables("c x y b n")
-    scale, dx = hl.Func("scale"), hl.Func("dx")
-    scale[c, b] = f32(f64(weight[c, b]) / deviation(var[c, b], eps))
+    dx = hl.Func("dx")
     dx[c, X, Y, b, n] = dy[c, X, Y, b, n] * scale[c, b]
-    return Program([per_value(machine, dx, scale)], [dy, var, weight, eps])
+    return Program([per_value(machine, dx)], [dy, scale])

@@ -201,14 +201,18 @@ def gather(machine: Machine, dy, share, scale, usual=USUAL) -> Program:
 @kernel("max_pool_grad", BYTE)
 @kernel("max_pool_wide_grad", WIDE)
 def max_pool_grad(machine: Machine, index_type: hl.Type) -> Program:
-    """dx = sum of dy over the windows whose maximum stood here (index: y.1 of max_pool)."""
-    dy, index = blocked("dy"), blocked("index", index_type)
+    """dx = sum of dy over the windows whose maximum stood here (index: y.1 of max_pool).
+
+    With `relu` the map x is that of a ReLU and dx the gradient to what stood before it: a maximum of 0 passes nothing.
+    """
+    dy, index, y, relu = blocked("dy"), blocked("index", index_type), blocked("y"), hl.Param(hl.Int(32), "relu")
 
     def share(tap, *at):
-        return hl.select(hl.cast(hl.Int(32), index[at]) == tap, dy[at], hl.f32(0))
+        passed = (relu == 0) | (y[at] > 0.0)
+        return hl.select((hl.cast(hl.Int(32), index[at]) == tap) & passed, dy[at], hl.f32(0))
 
     program = gather(machine, dy, share, lambda total, taps: total, () if index_type == WIDE else USUAL)
-    return Program(program.outputs, [index, *program.arguments])
+    return Program(program.outputs, [index, y, relu, *program.arguments])
 
 
 @kernel("avg_pool_grad")

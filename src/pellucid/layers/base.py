@@ -42,12 +42,24 @@ class Parameter:
         return prod(self.shape)
 
 
+@dataclass(frozen=True)
+class Epilogue:
+    """The layers right after one that it computes in the same pass. Nobody else reads what stands between them."""
+
+    norm: tuple[str, Layer] | None = None  # a batch normalisation and its node's name
+    residual: Tensor | None = None  # what is added
+    relu: bool = False
+    pool: bool = False  # 2x2 maxima
+
+
+ALONE = Epilogue()
+
 class Layer:
     """Base of all layers. Subclasses are frozen dataclasses; defining one registers it under its name."""
 
     inputs: ClassVar[int | None] = 1  # how many inputs it takes; None for two or more
     short: ClassVar[str] = ""  # the stem of automatic names: conv1, conv2, ...
-    fuses_relu: ClassVar[bool] = False  # `lower(..., relu=True)` applies a following ReLU in the same pass
+    masks_relu: ClassVar[bool] = False  # its backward pass does that of a ReLU before it too: see `Tensor.masked`
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
@@ -95,11 +107,16 @@ class Layer:
         """
         raise TypeError(f"{type(self).__name__} has no definition")
 
+    def fuses(self, b: Builder, followers: list[Layer]) -> int:
+        """How many of the layers that follow `lower(..., after=...)` takes along, where nobody else reads between."""
+        return 0
+
     def lower(self, b: Builder, *inputs: Tensor) -> tuple[Tensor, Callable[[Tensor], list[Tensor | None]]]:
         """Emit the kernel calls of the forward pass into `b`.
 
         Returns the output and a function that emits the backward pass: given the output's gradient it writes
-        the gradients of the parameters and returns that of each input (None where `b` needs none).
+        the gradients of the parameters and returns that of each input (None where `b` needs none), and last that of
+        a residual it has taken along.
         """
         raise TypeError(f"{type(self).__name__} has no kernels")
 
@@ -141,12 +158,21 @@ def require_spatial(name: str, shape: Shape) -> None:
         raise ValueError(f"{name} needs an input of shape (H, W, C) or (L, C), got {shape}")
 
 
+def leading(followers: list[Layer], *kinds: str) -> int:
+    """How many layers at the head of a list are of these kinds, in this order; each kind may be missing."""
+    count = 0
+    while count < len(followers) and (kind := type(followers[count]).__name__) in kinds:
+        kinds = kinds[kinds.index(kind) + 1:]
+        count += 1
+    return count
+
+
 def epilogue_gradient(b: Builder, y: Tensor, dy: Tensor, relu: bool, bias: bool) -> Tensor:
     """Emit the backward pass of what follows a weighted sum in its own kernel: ReLU, then bias.
 
     Writes the bias' gradient; returns the gradient of the bare sum.
     """
-    if relu:
+    if relu and not y.masked:
         masked = b.like(dy)
         b.call("relu_grad", y=y, dy=dy, dx=masked)
         dy = masked

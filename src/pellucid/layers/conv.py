@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from .. import reference
-from ..geometry import BLOCK, Padding, Window, blocks, channel_bands, conv_macs, per_axis, windows
-from .base import Layer, Parameter, Shape, epilogue_gradient, require_spatial, window_text
+from ..geometry import BLOCK, Padding, Window, blocks, conv_macs, per_axis, windows
+from .base import ALONE, Layer, Parameter, Shape, epilogue_gradient, leading, require_spatial, window_text
+from .convolve import Sums, convolve, grad_weight
 from .initialisation import bias as bias_init
 from .initialisation import fans
 from .initialisation import weight as weight_init
+from .norm import folded
 
 
 @dataclass(frozen=True)
@@ -29,8 +30,6 @@ class Conv(Layer):
     groups: int = 1
     bias: bool = True
     init: str = "he"
-
-    fuses_relu: ClassVar[bool] = True
 
     def __post_init__(self):
         super().__post_init__()
@@ -83,31 +82,27 @@ class Conv(Layer):
     def reads_image(self, shape: Shape) -> bool:
         return shape[-1] < BLOCK and self.groups == 1 and self.windows(shape)[-1].dilation == 1
 
-    def lower(self, b, x, relu=False):
+    def fuses(self, b, followers):
+        return leading(followers, *(("ReLU",) if b.gradients or b.training else ("BatchNorm", "Add", "ReLU")))
+
+    def lower(self, b, x, after=ALONE):
         height, width, channels = x.shape
         axes = self.windows(x.logical)
         wy, wx = axes if len(axes) == 2 else (Window(1), axes[0])
         y = b.tensor(self.output_shape(x.logical))
-        for axis, (w, n) in enumerate(((wy, height), (wx, width))):
-            x.require_halo(axis, *w.overhang(n))
-        form = _Form(b, self.filters, channels, self.groups, (wy.size, wx.size), x.inner)
-
-        packed = form.pack(b)
-        b.call(b.tile("conv" if x.inner == BLOCK else "conv_image", y.shape[1]),
-               x=form.source(x, wy.before, wx.before), w=form.taps(packed),
-               bias=b.parameter("bias") if self.bias else b.zeros((blocks(self.filters), BLOCK)), first=form.first,
-               stride_x=wx.stride, stride_y=wy.stride, dilation_x=wx.dilation, dilation_y=wy.dilation,
-               relu=int(relu), y=y)
+        y.masked = after.relu and b.gradients and [r.masks_relu for r in b.readers] == [True]
+        bias = b.parameter("bias") if self.bias else b.zeros((blocks(self.filters), BLOCK))
+        scale, bias = (folded(b, *after.norm, self.filters, bias) if after.norm
+                       else (b.ones((blocks(self.filters), BLOCK)), bias))
+        forward = Sums(
+            "forward", x, (-wy.before, -wx.before), (wy.stride, wx.stride), (wy.dilation, wx.dilation),
+            (wy.size, wx.size), (range(wy.size), range(wx.size)), channels, self.filters, self.groups, y.shape[:2],
+            y.interior(), scale, bias, (after.residual.interior() if after.residual else b.nothing(y)), after.relu)
+        convolve(b, forward)
 
         def backward(dy):
-            dy = epilogue_gradient(b, y, dy, relu, self.bias)
-            dw = b.scratch(packed.shape)
-            blocked = x.inner == BLOCK
-            bands = {"bands": form.bands if blocked else 1}
-            b.call("conv_grad_weight" if blocked else "conv_image_grad_weight",
-                   x=form.source(x, wy.before, wx.before), dy=dy, first=form.first, stride_x=wx.stride,
-                   stride_y=wy.stride, dilation_x=wx.dilation, dilation_y=wy.dilation, dw=form.taps(dw), **bands)
-            form.unpack(b, dw)
+            dy = epilogue_gradient(b, y, dy, after.relu, self.bias)
+            grad_weight(b, forward, dy)
             return [self._lower_input_gradient(b, x, dy, wy, wx) if b.needs_gradient(x) else None]
 
         return y, backward
@@ -117,66 +112,16 @@ class Conv(Layer):
         dx = b.like(x)
         height, width, channels = x.shape
         phases = [(py, px) for py in wy.transposed(height) for px in wx.transposed(width)]
-        if any(not (py.taps and px.taps) for py, px in phases):
+        reached = [(py, px) for py, px in phases if py.taps and px.taps]
+        others = b.received(x) if reached == phases else None
+        if reached != phases:
             b.call("clear", y=dx)  # inputs that no window touches
-        for py, px in phases:
-            if not (py.taps and px.taps):
-                continue
-            for axis, (p, n) in enumerate(((py, dy.shape[0]), (px, dy.shape[1]))):
-                dy.require_halo(axis, max(-p.start, 0), max(p.start + p.count + (len(p.taps) - 1) * p.dilation - n, 0))
-            form = _Form(b, channels, self.filters, self.groups, (len(py.taps), len(px.taps)), BLOCK)
-            packed = form.pack(b, transposed=True, taps=(py.taps, px.taps), size=(wy.size, wx.size))
-            b.call(b.tile("conv", px.count), x=dy.shifted(py.start, px.start), w=form.taps(packed),
-                   bias=b.zeros((blocks(channels), BLOCK)), first=form.first, stride_x=1, stride_y=1,
-                   dilation_x=px.dilation, dilation_y=py.dilation, relu=0,
-                   y=dx.every((py.first, px.first), (wy.stride, wx.stride), (py.count, px.count)))
+        scale, bias = b.ones((blocks(channels), BLOCK)), b.zeros((blocks(channels), BLOCK))
+        for py, px in reached:
+            size = py.count, px.count
+            here = (py.first, px.first), (wy.stride, wx.stride), size
+            convolve(b, Sums(
+                "input", dy, (py.start, px.start), (1, 1), (py.dilation, px.dilation), (wy.size, wx.size),
+                (py.taps, px.taps), self.filters, channels, self.groups, size, dx.every(*here), scale, bias,
+                others.every(*here) if others else b.nothing((dx.blocks, *size, b.batch))))
         return dx
-
-
-class _Form:
-    """Filters as the kernels hold them: (kb, cb, j, i, c, k), where a block of outputs sees a band of input blocks."""
-
-    def __init__(self, b, outputs: int, inputs: int, groups: int, size: tuple[int, int], inner: int):
-        self.outputs, self.inputs, self.groups, self.size, self.inner = outputs, inputs, groups, size, inner
-        first, self.bands = channel_bands(outputs, inputs, groups) if inner == BLOCK else ([0] * blocks(outputs), 1)
-        self.first = b.constant(first)
-
-    def pack(self, b, transposed=False, taps=None, size=None):
-        """Note the call that packs the node's weight; returns the scratch. `taps` picks rows and columns of it."""
-        packed = b.scratch((blocks(self.outputs), self.bands, *self.size, self.inner, BLOCK))
-        height, width = size or self.size
-        rows, columns = taps or (range(height), range(width))
-        step = [t[1] - t[0] if len(t) > 1 else 1 for t in (columns, rows)]
-        inside, plane = self.inputs // self.groups, height * width
-        out = self.outputs // self.groups
-        # PyTorch's weight is (O, I / groups, kh, kw); transposed, its O is what we read and its I what we write.
-        of_input, of_output = (plane * out, plane) if transposed else (plane, plane * inside)
-        per_group = plane * inside * out
-        view = b.filters("weight", rows[0] * width + columns[0], (len(columns), step[0]), (len(rows), step[1] * width),
-                         (inside, of_input), (out, of_output), (self.groups, per_group))
-        b.prepare("pack_filters", w=view, first=self.first, inner=self.inner, packed=packed)
-        return packed
-
-    def unpack(self, b, dw) -> None:
-        """Note the call that writes the weight's gradient from its packed form."""
-        height, width = self.size
-        inside, out, plane = self.inputs // self.groups, self.outputs // self.groups, height * width
-        view = b.filters("weight", 0, (width, 1), (height, width), (inside, plane), (out, plane * inside),
-                         (self.groups, plane * inside * out), gradient=True)
-        b.call("unpack_filters", packed=dw, first=self.first, inputs=inside, outputs=out, groups=self.groups, dw=view)
-
-    def taps(self, packed):
-        """Packed filters as the convolution reads them; an image's (channel, column) taps are one run."""
-        if self.inner == BLOCK:
-            return packed.whole()
-        height, width = self.size
-        run, row = self.inner * width, BLOCK * self.inner * width
-        return packed.seen((BLOCK, 1), (run, BLOCK), (1, row), (height, row), (1, row * height),
-                           (blocks(self.outputs), row * height))
-
-    def source(self, x, y: int, column: int):
-        """The input as the convolution reads it: position 0 is under the first tap of the first window."""
-        if self.inner == BLOCK:
-            return x.shifted(-y, -column)
-        return x.runs(self.inner * self.size[1], -y, -column)
-

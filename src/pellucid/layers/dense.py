@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import prod
-from typing import ClassVar
 
 import numpy as np
 
 from .. import reference
 from ..geometry import BLOCK, blocks
-from .base import Layer, Parameter, Shape, epilogue_gradient
+from .base import ALONE, Layer, Parameter, Shape, epilogue_gradient, leading
 from .initialisation import bias as bias_init
 from .initialisation import weight as weight_init
 
@@ -31,8 +30,6 @@ class Dense(Layer):
     units: int
     bias: bool = True
     init: str = "he"
-
-    fuses_relu: ClassVar[bool] = True
 
     def __post_init__(self):
         super().__post_init__()
@@ -72,8 +69,11 @@ class Dense(Layer):
 
         return reference.dense(x, weight, parameters.get("bias")), backward
 
-    def lower(self, b, x, relu=False):
-        y = b.tensor((self.units,))
+    def fuses(self, b, followers):
+        return leading(followers, "ReLU")
+
+    def lower(self, b, x, after=ALONE):
+        relu, y = after.relu, b.tensor((self.units,))
         height, width, channels = x.shape
         positions, c_blocks, k_blocks = height * width, blocks(channels), blocks(self.units)
         rows, zeros = positions * c_blocks, b.constant(np.zeros(positions * c_blocks + k_blocks))
@@ -83,11 +83,12 @@ class Dense(Layer):
         product = {"stride_x": 1, "stride_y": 1, "dilation_x": 1, "dilation_y": 1}
 
         packed = b.scratch((k_blocks, c_blocks, height, width, BLOCK, BLOCK))
-        b.prepare("pack_filters", w=b.filters("weight", 0, *source), first=zeros[:k_blocks], inner=BLOCK, packed=packed)
+        b.prepare("pack_filters", w=b.filters("weight", 0, *source), scale=b.ones((k_blocks, BLOCK)),
+                  first=zeros[:k_blocks], inner=BLOCK, packed=packed)
         as_rows = ((BLOCK, 1), (BLOCK, BLOCK), (1, SQUARE), (1, SQUARE), (rows, SQUARE), (k_blocks, SQUARE * rows))
         b.call(b.tile("conv", b.batch), x=matrix, w=packed.seen(*as_rows),
                bias=b.parameter("bias") if self.bias else b.zeros((k_blocks, BLOCK)), first=zeros[:k_blocks],
-               relu=int(relu), y=y.matrix(), **product)
+               residual=b.nothing((k_blocks, 1, b.batch, 1)), relu=int(relu), y=y.matrix(), **product)
 
         def backward(dy):
             dy = epilogue_gradient(b, y, dy, relu, self.bias)
@@ -103,11 +104,12 @@ class Dense(Layer):
             turned = b.scratch((c_blocks, height, width, k_blocks, BLOCK, BLOCK))
             across = SQUARE * k_blocks
             b.prepare("pack_filters", w=b.filters("weight", 0, *source[:2], source[3], source[2], source[4]),
-                      first=zeros[:c_blocks], inner=BLOCK,
+                      scale=b.ones((c_blocks, BLOCK)), first=zeros[:c_blocks], inner=BLOCK,
                       packed=turned.seen((BLOCK, 1), (BLOCK, BLOCK), (width, across), (height, across * width),
                                          (k_blocks, SQUARE), (c_blocks, across * positions)))
             out = dx.matrix() if positions == 1 else _rows(b, b.scratch((rows, b.batch, BLOCK)))
             b.call(b.tile("conv", b.batch), x=dy.matrix(), bias=b.zeros((rows, BLOCK)), first=zeros[:rows], relu=0,
+                   residual=b.nothing((rows, 1, b.batch, 1)),
                    w=turned.seen((BLOCK, 1), (BLOCK, BLOCK), (1, SQUARE), (1, SQUARE), (k_blocks, SQUARE),
                                  (rows, across)),
                    y=out.matrix if positions > 1 else out, **product)

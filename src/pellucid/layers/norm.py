@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from .. import reference
 from ..geometry import BLOCK, blocks
-from .base import Layer, Parameter, Shape
+from .base import ALONE, Layer, Parameter, Shape, leading
 from .initialisation import ones, zeros
 
 
@@ -63,32 +63,88 @@ class BatchNorm(Layer):
 
         return reference.batch_norm(x, weight, bias, mean, var, self.eps), backward
 
-    def lower(self, b, x):
-        weight, bias, eps = b.parameter("weight"), b.parameter("bias"), self.eps
-        mean, var = running_mean, running_var = b.parameter("running_mean"), b.parameter("running_var")
-        if b.training:
-            count = _count(b.batch * prod(x.logical[:-1]))
-            mean, var = (b.scratch((blocks(x.logical[-1]), BLOCK)) for _ in range(2))
-            b.call("batch_moments", x=x, mean=mean, var=var)
-            b.call("batch_norm_running", mean=mean, var=var, momentum=self.momentum, unbiased=count / (count - 1),
-                   old_mean=running_mean, old_var=running_var, running_mean=running_mean, running_var=running_var)
-        y = b.like(x)
-        b.call("batch_norm", x=x, mean=mean, var=var, weight=weight, bias=bias, eps=eps, y=y)
+    def fuses(self, b, followers):
+        if b.gradients and not b.training:
+            return 0
+        count = leading(followers, "Add", "ReLU")
+        taken, rest = followers[:count], followers[count:]
+        alone = b.training and not any(type(layer).__name__ == "Add" for layer in taken)
+        return count + 1 if alone and rest and _halves(rest[0]) else count
+
+    def lower(self, b, x, after=ALONE):
+        mean, inverse, scale = self._statistics(b, x)
+        bias = b.parameter("bias")
+        if after.pool:
+            height, width, channels = x.shape
+            y, index = (b.tensor((height // 2, width // 2, channels), dtype) for dtype in ("float32", "uint8"))
+            b.call("batch_norm_pool", x=x, mean=mean, scale=scale, bias=bias, relu=int(after.relu),
+                   **{"y.0": y, "y.1": index})
+        else:
+            y = b.like(x)
+            b.call("batch_norm", x=x, mean=mean, scale=scale, bias=bias, residual=after.residual or b.nothing(y),
+                   relu=int(after.relu), y=y)
 
         def backward(dy):
+            kind, more = "", {}
+            if after.pool:
+                kind, more = "pool_", {"index": index, "y": y, "relu": int(after.relu)}
+            elif after.relu and after.residual:
+                masked = b.like(dy)
+                b.call("relu_grad", y=y, dy=dy, dx=masked)
+                dy = masked  # also what the residual gets
+            elif after.relu:
+                kind, more = "relu_", {"bias": bias}
+            known = {"x": x, "dy": dy, "mean": mean, "inverse": inverse, **more}
             dweight, dbias = b.gradient("weight"), b.gradient("bias")
-            b.call("batch_norm_sums", x=x, dy=dy, mean=mean, var=var, eps=eps, dweight=dweight, dbias=dbias)
-            if not b.needs_gradient(x):
-                return [None]
-            dx = b.like(x)
-            if b.training:
-                b.call("batch_norm_grad", x=x, dy=dy, mean=mean, var=var, weight=weight, dweight=dweight, dbias=dbias,
-                       eps=eps, dx=dx)
-            else:
-                b.call("batch_norm_inference_grad", dy=dy, var=var, weight=weight, eps=eps, dx=dx)
-            return [dx]
+            only = {"scale": scale} if kind == "relu_" else {}
+            b.call(f"batch_norm_{kind}sums", **known, **only, dweight=dweight, dbias=dbias)
+            gradients = [None]
+            if b.needs_gradient(x):
+                dx = b.like(x)
+                if b.training:
+                    b.call(f"batch_norm_{kind}grad", **known, scale=scale, dweight=dweight, dbias=dbias, dx=dx)
+                else:
+                    b.call("batch_norm_inference_grad", dy=dy, scale=scale, dx=dx)
+                gradients = [dx]
+            if after.residual:
+                gradients.append(dy if b.needs_gradient(after.residual) else None)
+            return gradients
 
         return y, backward
+
+    def _statistics(self, b, x):
+        """(mean, 1 / deviation, that times the weight), noting the calls that compute them."""
+        form = blocks(x.shape[2]), BLOCK
+        inverse, scale = b.scratch(form), b.scratch(form)
+        running_mean, running_var = b.parameter("running_mean"), b.parameter("running_var")
+        if not b.training:
+            b.prepare("batch_norm_scale", var=running_var, weight=b.parameter("weight"), eps=self.eps, inverse=inverse,
+                      scale=scale)
+            return running_mean, inverse, scale
+        count = _count(b.batch * prod(x.logical[:-1]))
+        mean, var = b.scratch(form), b.scratch(form)
+        b.call("batch_moments", x=x, mean=mean, var=var)
+        b.call("batch_norm_running", mean=mean, var=var, momentum=self.momentum, unbiased=count / (count - 1),
+               old_mean=running_mean, old_var=running_var, running_mean=running_mean, running_var=running_var)
+        b.call("batch_norm_scale", var=var, weight=b.parameter("weight"), eps=self.eps, inverse=inverse, scale=scale)
+        return mean, inverse, scale
+
+
+def folded(b, node: str, norm: BatchNorm, channels: int, before):
+    """Note the calls that fold a normalisation by its running statistics into the convolution before it, whose bias is
+    `before`: what its filters are to be multiplied by, and its new bias."""
+    inverse, scale, shift = (b.scratch((blocks(channels), BLOCK)) for _ in range(3))
+    b.prepare("batch_norm_scale", var=b.parameter("running_var", node), weight=b.parameter("weight", node),
+              eps=norm.eps, inverse=inverse, scale=scale)
+    b.prepare("batch_norm_shift", mean=b.parameter("running_mean", node), scale=scale,
+              bias=b.parameter("bias", node), before=before, shift=shift)
+    return scale, shift
+
+
+def _halves(layer: Layer) -> bool:
+    """Whether it is a pooling of 2x2 maxima."""
+    return (type(layer).__name__ == "MaxPool" and layer.size in (2, (2, 2)) and layer.stride in (None, 2, (2, 2))
+            and layer.padding in (0, (0, 0), ((0, 0), (0, 0))))
 
 
 def _count(count: int) -> int:

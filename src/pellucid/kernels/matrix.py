@@ -1,0 +1,58 @@
+"""1x1 convolution as a matrix product: positions, of all rows and images in one run, times channels."""
+
+import halide as hl
+
+from .conv import packed_filters
+from .machine import LANES_OF_BLOCK as BLOCK
+from .machine import Machine, Program, blocked, channels, kernel, pin, variables
+
+GUARD = hl.TailStrategy.GuardWithIf
+
+
+@kernel("conv_matrix")
+def conv_matrix(machine: Machine) -> Program:
+    """y(k, x, y, kb, n) = act(bias(k, kb) + sum of w(k, c, cb, kb) x(c, stride_x x, stride_y y, cb, n) + residual).
+
+    A task copies `rows` rows of `images` images side by side and multiplies them by `out_blocks` blocks of filters.
+    Positions are numbered t = x + width (y + height n), so a register tile does not end with a row.
+    """
+    vectors = 2 // machine.vectors or 1
+    columns = 12 if machine.registers > BLOCK else 6
+    x, bias, residual, w = blocked("x"), channels("bias"), blocked("residual"), packed_filters("w", BLOCK)
+    width, height, stride_x, stride_y, rows, images, out_blocks, relu = scalars = [hl.Param(hl.Int(32), n) for n in (
+        "width", "height", "stride_x", "stride_y", "rows", "images", "out_blocks", "relu")]
+    c, k, q, v, group, cb, kb, pair, n, X, Y = variables("c k q v group cb kb pair n X Y")
+
+    # The algorithm. q counts the positions of a register tile and v its blocks of output channels.
+    t = group * columns + q
+    V, acc, M, out = hl.Func("V"), hl.Func("acc"), hl.Func("M"), hl.Func("y")
+    # The last tile may reach past the last position: it reads the last image again.
+    V[c, q, cb, group] = x[c, stride_x * (t % width), stride_y * ((t / width) % height), cb,
+                           hl.clamp(t / (width * height), 0, x.dim(4).max())]
+    r = hl.RDom([(0, BLOCK), (0, w.dim(4).extent())], "r")
+    acc[k, v, q, group, pair] = 0.0
+    acc[k, v, q, group, pair] += (
+        w[k, r.x, 0, 0, r.y, hl.min(pair * vectors + v, w.dim(5).max())] * V[r.x, q, r.y, group])
+    M[k, v, q, group, pair] = acc[k, v, q, group, pair]
+    at = X + width * (Y + height * n)
+    total = M[k, kb % vectors, at % columns, at / columns, kb / vectors] + bias[k, kb] + residual[k, X, Y, kb, n]
+    out[k, X, Y, kb, n] = hl.select((relu != 0) & (total < 0.0), 0.0, total)  # a comparison, so that NaN stays NaN
+
+    # The schedule.
+    ki, y_task, k_task, n_task, task = variables("ki y_task k_task n_task task")
+    (out.bound(k, 0, BLOCK).split(Y, y_task, Y, rows, GUARD).split(n, n_task, n, images, GUARD)
+        .split(kb, k_task, kb, out_blocks, GUARD).split(kb, kb, ki, vectors, GUARD)
+        .reorder(k, X, Y, n, ki, kb, k_task, y_task, n_task).vectorize(k, BLOCK)
+        .fuse(k_task, y_task, task).fuse(task, n_task, task).parallel(task))
+    M.compute_at(out, kb).bound_extent(k, BLOCK).bound_extent(v, vectors).bound_extent(q, columns)
+    M.reorder(k, v, q, group, pair).vectorize(k, BLOCK).unroll(v).unroll(q)
+    acc.compute_at(M, group).bound_extent(k, BLOCK).bound_extent(v, vectors).vectorize(k, BLOCK).unroll(v).unroll(q)
+    acc.update().reorder(k, v, q, r.x, r.y).vectorize(k, BLOCK).unroll(v).unroll(q)
+    (V.compute_at(out, task).bound_extent(c, BLOCK).bound_extent(q, columns).reorder_storage(c, q, cb, group)
+        .reorder(c, q, group, cb).vectorize(c, BLOCK))
+
+    y = pin(out.output_buffer())
+    for p, dims in ((x, (3, 4)), (residual, (1, 2, 3, 4)), (y, (1, 2, 3, 4)), (w, (2, 3, 4, 5)), (bias, (1,))):
+        for d in dims:
+            p.dim(d).set_min(0)
+    return Program([out], [x, w, bias, residual, *scalars])

@@ -1,0 +1,254 @@
+"""3x3 convolution of stride 1 by Winograd's minimal filtering, F(4x4, 3x3), and the gradient to its filters.
+
+A tile of 4x4 outputs costs 36 multiplications for each pair of channels in place of 144: Y = A'[(G g G') . (B' d B)]A
+with the 6x6 tile d of the input (Lavin and Gray, "Fast algorithms for convolutional neural networks", 2015). Products
+over the channels of some tiles are 36 small matrix products that stay in the caches. The gradient to the filters turns
+the same identity round: dg = G'[(sum over tiles of (A dy A') . (B' d B))]G.
+
+Tiles are numbered t = tx + tiles_x (ty + tiles_y n). The last ones overhang the map: the caller gives input and
+gradient a halo of zeros that wide. A value's terms are added in an order that depends on channels alone, so neither
+the batch nor the chunks of tiles change a bit of a result.
+"""
+
+import halide as hl
+
+from .layout import source_filters
+from .machine import LANES_OF_BLOCK as BLOCK
+from .machine import Machine, Program, blocked, channels, kernel, pin, variables
+from .pointwise import f32
+
+POINTS = 36  # of the 6x6 transformed tile: row * 6 + column
+GUARD = hl.TailStrategy.GuardWithIf
+
+
+def input_transform(d):
+    """B' d for six values."""
+    a, b, c, e = d[4] - 4 * d[2], d[3] - 4 * d[1], d[4] - d[2], 2 * (d[3] - d[1])
+    return [4 * d[0] - 5 * d[2] + d[4], a + b, a - b, c + e, c - e, 4 * d[1] - 5 * d[3] + d[5]]
+
+
+def output_transform(m):
+    """A' m for six values."""
+    s, d, t, e = m[1] + m[2], m[1] - m[2], m[3] + m[4], m[3] - m[4]
+    return [m[0] + s + t, d + 2 * e, s + 4 * t, d + 8 * e + m[5]]
+
+
+def gradient_transform(d):
+    """A d for four values."""
+    s, e, a, b = d[0] + d[2], d[1] + d[3], d[0] + 4 * d[2], 2 * d[1] + 8 * d[3]
+    return [d[0], s + e, s - e, a + b, a - b, d[3]]
+
+
+def filter_transform(g):
+    """G g for three values."""
+    s, e = (g[0] + g[2]) * f32(-1 / 6), g[1] * f32(1 / 6)
+    t, d = g[0] * f32(1 / 24) + g[2] * f32(1 / 6), g[1] * f32(1 / 12)
+    return [g[0] * f32(1 / 4), s - e, s + e, t + d, t - d, g[2]]
+
+
+def filter_gradient(u):
+    """G' u for six values."""
+    s, d, t, e = u[1] + u[2], u[2] - u[1], u[3] + u[4], u[3] - u[4]
+    return [u[0] * f32(1 / 4) - s * f32(1 / 6) + t * f32(1 / 24), d * f32(1 / 6) + e * f32(1 / 12),
+            (t - s) * f32(1 / 6) + u[5]]
+
+
+def transformed(name: str, transform, read, size: int, width: int, *at):
+    """(rows' pass, both passes) of a 2-D transform from `size` x `size` values to `width` x `width`.
+
+    They are functions of (*at, column, row) and of (*at, row * width + column). `read(column, row)` is the value at a
+    place of the tile, in terms of the variables `at`.
+    """
+    i, j, point = variables("i j point")
+    rows, whole = hl.Func(name + "_rows"), hl.Func(name)
+    rows[(*at, i, j)] = hl.mux(j, [hl.mux(i, transform([read(a, b) for a in range(size)])) for b in range(size)])
+    whole[(*at, point)] = hl.mux(point / width, transform([rows[(*at, point % width, b)] for b in range(size)]))
+    return rows, whole
+
+
+def place(t, x, tiles_x, tiles_y):
+    """(column, row, image) of tile t's first value; tiles past the last image show that image."""
+    return 4 * (t % tiles_x), 4 * ((t / tiles_x) % tiles_y), hl.clamp(t / (tiles_x * tiles_y), 0, x.dim(4).max())
+
+
+def in_lanes(f: hl.Func, *unrolled: hl.Var) -> hl.Func:
+    """A tile's transform: channels in vectors, the points unrolled."""
+    f.bound_extent(f.args()[0], BLOCK).vectorize(f.args()[0], BLOCK)
+    for v in unrolled:
+        f.unroll(v)
+    return f
+
+
+@kernel("winograd_filters")
+def winograd_filters(machine: Machine) -> Program:
+    """u(k, c, cb, kb, point) = G g G' of PyTorch's filters times `scale` of the output, zero past the last channel.
+
+    Flips and the exchange of input and output are strides of the view of w, as in `pack_filters`.
+    """
+    w, scale = source_filters(hl.ImageParam(hl.Float(32), 5, "w")), channels("scale")
+    k, c, cb, kb = variables("k c cb kb")
+    inputs, outputs = w.dim(2).extent(), w.dim(3).extent()
+    i, o = cb * BLOCK + c, kb * BLOCK + k
+    taps = hl.Func("taps")
+    a, b = variables("a b")
+    taps[k, c, cb, kb, a, b] = hl.select(
+        (i < inputs) & (o < outputs), w[a, b, hl.min(i, inputs - 1), hl.min(o, outputs - 1), 0] * scale[k, kb], 0.0)
+    rows, u = transformed("u", filter_transform, lambda a, b: taps[k, c, cb, kb, a, b], 3, 6, k, c, cb, kb)
+    point, task = u.args()[-1], hl.Var("task")
+    u.bound(k, 0, BLOCK).bound(c, 0, BLOCK).bound(point, 0, POINTS).reorder(point, k, c, cb, kb)
+    u.vectorize(k, BLOCK).unroll(point).fuse(cb, kb, task).parallel(task)
+    in_lanes(rows.compute_at(u, c), *rows.args()[-2:])
+    in_lanes(taps.compute_at(u, c), a, b)
+    out = pin(u.output_buffer())
+    out.dim(1).set_bounds(0, BLOCK).set_stride(BLOCK)
+    for d in (2, 3):
+        out.dim(d).set_min(0)
+    return Program([u], [w, scale])
+
+
+@kernel("winograd")
+def winograd(machine: Machine) -> Program:
+    """y = act(bias + conv(x, w) + residual) with u = G w G'; x's position (0, 0) is under the first tap.
+
+    A task transforms `rows` rows of tiles of `images` images, multiplies and transforms back, for `out_blocks` blocks
+    of output channels.
+    """
+    vectors, tiles = 2 // machine.vectors or 1, 8 if machine.registers > BLOCK else 4
+    x, bias, residual = blocked("x"), channels("bias"), blocked("residual")
+    u = pin(hl.ImageParam(hl.Float(32), 5, "u"))
+    tiles_x, tiles_y, rows, images, out_blocks, relu = scalars = [
+        hl.Param(hl.Int(32), n) for n in ("tiles_x", "tiles_y", "rows", "images", "out_blocks", "relu")]
+    c, k, q, v, group, cb, kb, pair, point, tx, ty, n, X, Y = variables("c k q v group cb kb pair point tx ty n X Y")
+
+    # The algorithm. q counts the tiles of a register tile and v its blocks of output channels.
+    t = group * tiles + q
+    column, row, image = place(t, x, tiles_x, tiles_y)
+    v_rows, V = transformed("V", input_transform, lambda a, b: x[c, column + a, row + b, cb, image], 6, 6,
+                            c, q, cb, group)
+    r = hl.RDom([(0, BLOCK), (0, u.dim(2).extent())], "r")
+    acc, M, out = hl.Func("acc"), hl.Func("M"), hl.Func("y")
+    acc[k, v, q, group, pair, point] = 0.0
+    acc[k, v, q, group, pair, point] += (
+        u[k, r.x, r.y, hl.min(pair * vectors + v, u.dim(3).max()), point] * V[r.x, q, r.y, group, point])
+    M[k, v, q, group, pair, point] = acc[k, v, q, group, pair, point]
+    tile = tx + tiles_x * (ty + tiles_y * n)
+    y_rows, tile_of_y = transformed(
+        "tile", output_transform,
+        lambda a, b: M[k, kb % vectors, tile % tiles, tile / tiles, kb / vectors, a + 6 * b], 6, 4, k, tx, ty, n, kb)
+    total = tile_of_y[k, X / 4, Y / 4, n, kb, X % 4 + 4 * (Y % 4)] + bias[k, kb] + residual[k, X, Y, kb, n]
+    out[k, X, Y, kb, n] = hl.select((relu != 0) & (total < 0.0), 0.0, total)  # a comparison, so that NaN stays NaN
+
+    # The schedule.
+    xi, yi, k_task, ty_task, n_task, task = variables("xi yi k_task ty_task n_task task")
+    (out.bound(k, 0, BLOCK).split(X, tx, xi, 4, GUARD).split(Y, ty, yi, 4, GUARD).split(ty, ty_task, ty, rows, GUARD)
+        .split(n, n_task, n, images, GUARD).split(kb, k_task, kb, out_blocks, GUARD)
+        .reorder(k, xi, yi, tx, ty, n, kb, k_task, ty_task, n_task).unroll(xi).unroll(yi).vectorize(k, BLOCK)
+        .fuse(k_task, ty_task, task).fuse(task, n_task, task).parallel(task))
+    for f in (y_rows, tile_of_y):
+        in_lanes(f.compute_at(out, tx), *f.args()[5:])
+        for one in f.args()[1:5]:
+            f.bound_extent(one, 1)
+    (M.compute_at(out, task).bound_extent(k, BLOCK).bound_extent(v, vectors).bound_extent(q, tiles)
+        .bound_extent(point, POINTS).reorder_storage(k, v, q, point, pair, group)
+        .reorder(k, v, q, group, pair, point).vectorize(k, BLOCK).unroll(v).unroll(q))
+    acc.compute_at(M, group).bound_extent(k, BLOCK).bound_extent(v, vectors).vectorize(k, BLOCK).unroll(v).unroll(q)
+    acc.update().reorder(k, v, q, r.x, r.y).vectorize(k, BLOCK).unroll(v).unroll(q)
+    (in_lanes(V.compute_at(out, task), V.args()[-1]).bound_extent(q, tiles).bound_extent(V.args()[-1], POINTS)
+        .reorder_storage(c, q, V.args()[-1], cb, group).reorder(c, V.args()[-1], q, cb, group))
+    in_lanes(v_rows.compute_at(V, q), *v_rows.args()[-2:])
+
+    for p in (u, x, bias, residual, out.output_buffer()):
+        pin(p)
+    u.dim(1).set_bounds(0, BLOCK).set_stride(BLOCK)
+    u.dim(4).set_bounds(0, POINTS)
+    for p, dims in ((u, (2, 3)), (x, (3, 4)), (residual, (1, 2, 3, 4)), (out.output_buffer(), (1, 2, 3, 4))):
+        for d in dims:
+            p.dim(d).set_min(0)
+    bias.dim(1).set_min(0)
+    return Program([out], [x, u, bias, residual, *scalars])
+
+
+@kernel("winograd_grad_weight")
+def winograd_grad_weight(machine: Machine) -> Program:
+    """du(k, c, cb, kb, point, part) = the part's sum over tiles of (A dy A') . (B' d B).
+
+    A part is `chunks` chunks of `tiles` tiles each; a task sums a part for `out_blocks` blocks of output channels and
+    `in_blocks` of input channels. The number of parts is the caller's and does not come from the threads.
+    """
+    columns = 8 if machine.registers > BLOCK else 4  # input channels in a register tile
+    x, dy = blocked("x"), blocked("dy")
+    tiles_x, tiles_y, tiles, chunks, out_blocks, in_blocks = scalars = [
+        hl.Param(hl.Int(32), n) for n in ("tiles_x", "tiles_y", "tiles", "chunks", "out_blocks", "in_blocks")]
+    c, k, cb, kb, point, part, t, chunk = variables("c k cb kb point part t chunk")
+
+    # The algorithm. Tiles past the last image count nothing.
+    column, row, image = place(t, x, tiles_x, tiles_y)
+    v_rows, V = transformed("V", input_transform, lambda a, b: x[c, column + a, row + b, cb, image], 6, 6, c, t, cb)
+    there = t < tiles_x * tiles_y * x.dim(4).extent()
+    z_rows, Z = transformed("Z", gradient_transform, lambda a, b: hl.select(
+        there, dy[k, column + a, row + b, kb, image], 0.0), 4, 6, k, t, kb)
+    rt, rc = hl.RDom([(0, tiles)], "rt"), hl.RDom([(0, chunks)], "rc")
+    acc, du = hl.Func("acc"), hl.Func("du")
+    acc[k, c, cb, kb, point, chunk] = 0.0
+    acc[k, c, cb, kb, point, chunk] += Z[k, chunk * tiles + rt.x, kb, point] * V[c, chunk * tiles + rt.x, cb, point]
+    du[k, c, cb, kb, point, part] = 0.0
+    du[k, c, cb, kb, point, part] += acc[k, c, cb, kb, point, part * chunks + rc.x]
+
+    # The schedule.
+    co, c_task, k_task, task = variables("co c_task k_task task")
+    du.bound(k, 0, BLOCK).bound(c, 0, BLOCK).bound(point, 0, POINTS)
+    for stage, inside in ((du, [k, c, cb, kb, point]), (du.update(), [k, c, co, cb, kb, point, rc.x])):
+        stage.split(kb, k_task, kb, out_blocks, GUARD).split(cb, c_task, cb, in_blocks, GUARD)
+        if stage is not du:
+            stage.split(c, co, c, columns).unroll(c)
+        stage.reorder(*inside, c_task, k_task, part).vectorize(k, BLOCK)
+        stage.fuse(c_task, k_task, task).fuse(task, part, task).parallel(task)
+    acc.compute_at(du, co).bound_extent(k, BLOCK).bound_extent(c, columns).vectorize(k, BLOCK).unroll(c)
+    acc.update().reorder(k, c, rt.x).vectorize(k, BLOCK).unroll(c)
+    for rows, whole in ((v_rows, V), (z_rows, Z)):
+        lane, tile, block, spot = whole.args()
+        # Memory is taken once a task, not once a chunk.
+        (in_lanes(whole.compute_at(du, rc.x).hoist_storage(du, task), spot).bound_extent(spot, POINTS)
+            .reorder_storage(lane, tile, block, spot).reorder(lane, spot, tile, block))
+        in_lanes(rows.compute_at(whole, tile), *rows.args()[-2:])
+
+    out = pin(du.output_buffer())
+    out.dim(1).set_bounds(0, BLOCK).set_stride(BLOCK)
+    for p, dims in ((x, (3, 4)), (dy, (3, 4)), (out, (2, 3, 5))):
+        for d in dims:
+            p.dim(d).set_min(0)
+    return Program([du], [x, dy, *scalars])
+
+
+@kernel("winograd_filter_gradient")
+def winograd_filter_gradient(machine: Machine) -> Program:
+    """dw = G' du G in PyTorch's layout, (tap in the row, row, input, output), the parts added in order."""
+    du = pin(hl.ImageParam(hl.Float(32), 6, "du"))
+    k, kb, point, ci, o = variables("k kb point ci o")
+    parts = hl.RDom([(0, du.dim(5).extent())], "parts")
+    total, dw = hl.Func("total"), hl.Func("dw")
+    total[k, ci, kb, point] = 0.0
+    total[k, ci, kb, point] += du[k, ci % BLOCK, ci / BLOCK, kb, point, parts.x]
+    rows, taps = transformed("taps", filter_gradient, lambda a, b: total[k, ci, kb, a + 6 * b], 6, 3, k, ci, kb)
+    tap = taps.args()[-1]
+    dw[tap, ci, o] = taps[o % BLOCK, ci, o / BLOCK, tap]
+
+    oo, at, task = variables("oo at task")
+    (dw.bound(tap, 0, 9).split(o, oo, o, BLOCK, GUARD).reorder(tap, o, ci, oo).unroll(tap).fuse(ci, oo, at)
+        .split(at, task, at, 8, GUARD).parallel(task))
+    (in_lanes(total.compute_at(dw, at), point).bound_extent(point, POINTS).bound_extent(ci, 1).bound_extent(kb, 1))
+    total.update().reorder(k, point, parts.x).vectorize(k, BLOCK)
+    in_lanes(rows.compute_at(dw, at), *rows.args()[-2:])
+    in_lanes(taps.compute_at(dw, at), tap)
+    for f in (rows, taps):
+        f.bound_extent(ci, 1).bound_extent(kb, 1)
+    taps.bound_extent(tap, 9)
+    out = dw.output_buffer()
+    out.dim(0).set_bounds(0, 9)
+    for d in (1, 2):
+        out.dim(d).set_min(0)
+    for d in (2, 3, 5):
+        du.dim(d).set_min(0)
+    du.dim(1).set_bounds(0, BLOCK).set_stride(BLOCK)
+    du.dim(4).set_bounds(0, POINTS)
+    return Program([dw], [du])

@@ -1,0 +1,184 @@
+"""Weighted sums over windows as kernel calls: what a convolution's forward pass and the gradient to its input are.
+
+Which kernels run depends on the layer's shape alone: depthwise filters, 1x1 filters as a matrix product, Winograd's for
+3x3 where the table of `engine.algorithms` says so, and the direct kernels for everything else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ..geometry import BLOCK, blocks, channel_bands
+from . import winograd
+from .filters import filter_view
+
+if TYPE_CHECKING:
+    from ..engine.tensor import Argument, Tensor
+
+MATRIX_BYTES = 1 << 18  # of input that a task of a 1x1 convolution copies side by side: it stays in the L2 cache
+
+
+@dataclass(frozen=True)
+class Sums:
+    """y = act(scale (sums over windows of x) + bias + residual). Pairs are (y, x); all channels' counts are in full."""
+
+    direction: str  # "forward" or "input": the gradient to it
+    x: Tensor
+    start: tuple[int, int]  # position of x under the first tap of the first window
+    stride: tuple[int, int]
+    dilation: tuple[int, int]
+    size: tuple[int, int]  # of the layer's filters
+    taps: tuple[Sequence[int], Sequence[int]]  # the filters' rows and columns that are used, in order
+    channels: int
+    filters: int
+    groups: int
+    map: tuple[int, int]  # positions of the windows
+    y: Argument
+    scale: object
+    bias: object
+    residual: Argument
+    relu: bool = False
+
+    @property
+    def weight(self) -> dict:
+        """The arguments of `filter_view`."""
+        return {"size": self.size, "inside": self.channels // self.groups, "out": self.filters // self.groups,
+                "groups": self.groups, "taps": self.taps, "transposed": self.direction == "input"}
+
+    @property
+    def epilogue(self) -> dict:
+        """The arguments that all kernels share."""
+        return {"bias": self.bias, "residual": self.residual, "relu": int(self.relu), "y": self.y}
+
+    @property
+    def steps(self) -> dict:
+        """Stride and dilation, as kernels take them."""
+        return {"stride_y": self.stride[0], "stride_x": self.stride[1], "dilation_y": self.dilation[0],
+                "dilation_x": self.dilation[1]}
+
+    def require_halo(self) -> None:
+        """Zeros as far as the windows reach."""
+        for axis in (0, 1):
+            last = self.start[axis] + self.stride[axis] * (self.map[axis] - 1) \
+                + self.dilation[axis] * (len(self.taps[axis]) - 1)
+            self.x.require_halo(axis, max(-self.start[axis], 0), max(last + 1 - self.x.shape[axis], 0))
+
+
+def algorithm(b, s: Sums, direction: str) -> str:
+    """The kind of kernels for a direction of a convolution: "depthwise", "matrix", "winograd" or "direct"."""
+    if is_depthwise(s.channels, s.filters, s.groups):
+        return "depthwise"
+    if s.x.inner < BLOCK or s.groups > 1:
+        return "direct"
+    if direction != "weight" and len(s.taps[0]) == len(s.taps[1]) == 1:
+        return "matrix"
+    if winograd.fits(s.size, s.stride, s.dilation, s.taps):
+        return b.algorithm(direction, s.map, s.channels, s.filters)
+    return "direct"
+
+
+def is_depthwise(channels: int, filters: int, groups: int) -> bool:
+    """One filter a channel."""
+    return channels == filters == groups > 1
+
+
+def convolve(b, s: Sums) -> None:
+    """Note the calls that compute the sums."""
+    kind = algorithm(b, s, s.direction)
+    if kind == "winograd":
+        winograd.convolve(b, s)
+        return
+    s.require_halo()
+    {"depthwise": _depthwise, "matrix": _matrix, "direct": _direct}[kind](b, s)
+
+
+def _direct(b, s: Sums) -> None:
+    form = Filters(b, s.filters, s.channels, s.groups, (len(s.taps[0]), len(s.taps[1])), s.x.inner)
+    packed = form.scratch(b)
+    b.prepare("pack_filters", w=filter_view(b, **s.weight), scale=s.scale, first=form.first, inner=form.inner,
+              packed=packed)
+    b.call(b.tile("conv" if s.x.inner == BLOCK else "conv_image", s.map[1]), x=form.source(s.x, *s.start),
+           w=form.taps(packed), first=form.first, **s.steps, **s.epilogue)
+
+
+def _matrix(b, s: Sums) -> None:
+    packed = b.scratch((blocks(s.filters), blocks(s.channels), 1, 1, BLOCK, BLOCK))
+    b.prepare("pack_filters", w=filter_view(b, **s.weight), scale=s.scale, first=b.constant([0] * blocks(s.filters)),
+              inner=BLOCK, packed=packed)
+    height, width = s.map
+    most = max(MATRIX_BYTES // (4 * BLOCK * blocks(s.channels)), 24)  # positions of a task
+    if height * width <= most:
+        rows, images = height, min(most // (height * width), b.batch)
+    else:
+        rows, images = max(most // width, 1), 1
+    chunks = -(-height // rows) * -(-b.batch // images)
+    b.call("conv_matrix", x=s.x.shifted(*s.start), w=packed, width=width, height=height, stride_x=s.stride[1],
+           stride_y=s.stride[0], rows=rows, images=images, out_blocks=b.share(blocks(s.filters), chunks), **s.epilogue)
+
+
+def _depthwise(b, s: Sums) -> None:
+    rows, columns = s.taps
+    packed = b.scratch((blocks(s.filters), len(rows), len(columns), BLOCK))
+    b.prepare("pack_taps", w=channel_taps(b, s.size, s.channels, s.taps), scale=s.scale, packed=packed)
+    b.call("depthwise", x=s.x.shifted(*s.start), w=packed, **s.steps, **s.epilogue)
+
+
+def channel_taps(b, size: tuple[int, int], channels: int, taps=None, gradient: bool = False):
+    """A depthwise weight (C, 1, kh, kw) as (column, row, channel)."""
+    height, width = size
+    rows, columns = taps or (range(height), range(width))
+    row, column = (t[1] - t[0] if len(t) > 1 else 1 for t in (rows, columns))
+    return b.filters("weight", rows[0] * width + columns[0], (len(columns), column), (len(rows), row * width),
+                     (channels, height * width), gradient=gradient)
+
+
+def grad_weight(b, s: Sums, dy: Tensor) -> None:
+    """Note the calls that write the weight's gradient; `s` is the forward pass and dy the gradient to its result."""
+    kind = algorithm(b, s, "weight")
+    if kind == "winograd":
+        winograd.grad_weight(b, s, dy)
+        return
+    s.require_halo()
+    if kind == "depthwise":
+        dw = b.scratch((blocks(s.filters), *s.size, BLOCK))
+        b.call("depthwise_grad_weight", x=s.x.shifted(*s.start), dy=dy, dw=dw, **s.steps)
+        b.call("unpack_taps", packed=dw, dw=channel_taps(b, s.size, s.channels, gradient=True))
+        return
+    form = Filters(b, s.filters, s.channels, s.groups, s.size, s.x.inner)
+    dw, blocked = form.scratch(b), form.inner == BLOCK
+    b.call("conv_grad_weight" if blocked else "conv_image_grad_weight", x=form.source(s.x, *s.start), dy=dy,
+           first=form.first, bands=form.bands if blocked else 1, dw=form.taps(dw), **s.steps)
+    inside, out = s.channels // s.groups, s.filters // s.groups
+    b.call("unpack_filters", packed=dw, first=form.first, inputs=inside, outputs=out, groups=s.groups,
+           dw=filter_view(b, s.size, inside, out, s.groups, gradient=True))
+
+
+class Filters:
+    """Filters as the direct kernels hold them: (kb, cb, j, i, c, k), where a block of outputs sees a band of input
+    blocks."""
+
+    def __init__(self, b, outputs: int, inputs: int, groups: int, size: tuple[int, int], inner: int):
+        self.outputs, self.size, self.inner = outputs, size, inner
+        first, self.bands = channel_bands(outputs, inputs, groups) if inner == BLOCK else ([0] * blocks(outputs), 1)
+        self.first = b.constant(first)
+
+    def scratch(self, b):
+        """Memory for packed filters."""
+        return b.scratch((blocks(self.outputs), self.bands, *self.size, self.inner, BLOCK))
+
+    def taps(self, packed):
+        """Packed filters as the convolution reads them; an image's (channel, column) taps are one run."""
+        if self.inner == BLOCK:
+            return packed.whole()
+        height, width = self.size
+        run, row = self.inner * width, BLOCK * self.inner * width
+        return packed.seen((BLOCK, 1), (run, BLOCK), (1, row), (height, row), (1, row * height),
+                           (blocks(self.outputs), row * height))
+
+    def source(self, x, y: int, column: int):
+        """The input as the convolution reads it: position 0 is under the first tap of the first window."""
+        if self.inner == BLOCK:
+            return x.shifted(y, column)
+        return x.runs(self.inner * self.size[1], y, column)

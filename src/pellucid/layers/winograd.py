@@ -1,0 +1,73 @@
+"""A 3x3 convolution of stride 1 as calls of Winograd's kernels: kernels/winograd.py says what they compute."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..geometry import BLOCK, blocks
+from .filters import filter_view
+
+TILE, POINTS = 4, 36  # outputs of a tile along an axis; values of a transformed tile
+CHUNK = 1 << 20  # bytes of transformed input that a task makes before it multiplies them: they stay in the caches
+TILES = 64  # of a chunk, at most
+TASKS = 16  # among which the gradient to the filters is shared out, whatever the number of threads
+OUT_BLOCKS, IN_BLOCKS = 4, 8  # blocks of channels in such a task
+
+
+def fits(size, stride, dilation, taps) -> bool:
+    """Whether these kernels can compute sums over windows of this form. The map may have any size."""
+    return size == (3, 3) and stride == dilation == (1, 1) and [len(t) for t in taps] == [3, 3]
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """The tiles that cover a map of outputs."""
+
+    y: int
+    x: int
+
+    @classmethod
+    def over(cls, size: tuple[int, int]) -> Tiles:
+        return cls(*(-(-n // TILE) for n in size))
+
+    @property
+    def count(self) -> int:
+        return self.y * self.x
+
+    def require_halo(self, value, start: tuple[int, int], overhang: int) -> None:
+        """Zeros as far as the tiles reach, from position `start` of a value on, each `TILE + overhang` wide."""
+        for axis, (first, tiles) in enumerate(zip(start, (self.y, self.x), strict=True)):
+            value.require_halo(axis, max(-first, 0), max(first + TILE * tiles + overhang - value.shape[axis], 0))
+
+
+def convolve(b, s) -> None:
+    """Note the calls that compute `Sums`."""
+    tiles = Tiles.over(s.map)
+    tiles.require_halo(s.x, s.start, overhang=2)
+    u = b.scratch((POINTS, blocks(s.filters), blocks(s.channels), BLOCK, BLOCK))
+    b.prepare("winograd_filters", u=u, scale=s.scale, w=filter_view(b, **s.weight))
+    most = max(min(TILES, CHUNK // (4 * POINTS * BLOCK * blocks(s.channels))), 1)
+    if tiles.count <= most:
+        rows, images = tiles.y, min(most // tiles.count, b.batch)
+    else:
+        rows, images = max(most // tiles.x, 1), 1
+    chunks = -(-tiles.y // rows) * -(-b.batch // images)
+    b.call("winograd", x=s.x.shifted(*s.start), u=u, tiles_x=tiles.x, tiles_y=tiles.y, rows=rows, images=images,
+           out_blocks=b.share(blocks(s.filters), chunks), **s.epilogue)
+
+
+def grad_weight(b, s, dy) -> None:
+    """Note the calls that write the weight's gradient; `s` is the forward pass and dy the gradient to its result."""
+    tiles = Tiles.over(s.map)
+    tiles.require_halo(s.x, s.start, overhang=2)
+    tiles.require_halo(dy, (0, 0), overhang=0)
+    total = tiles.count * b.batch
+    chunks = -(-total // TILES)
+    out, inside = blocks(s.filters), blocks(s.channels)
+    groups = -(-out // OUT_BLOCKS) * -(-inside // IN_BLOCKS)
+    each = -(-chunks // -(-TASKS // groups))  # chunks of a part
+    du = b.scratch((-(-chunks // each), POINTS, out, inside, BLOCK, BLOCK))
+    b.call("winograd_grad_weight", x=s.x.shifted(*s.start), dy=dy.shifted(0, 0), tiles_x=tiles.x, tiles_y=tiles.y,
+           tiles=-(-total // chunks), chunks=each, out_blocks=OUT_BLOCKS, in_blocks=IN_BLOCKS, du=du)
+    b.call("winograd_filter_gradient", du=du,
+           dw=b.filters("weight", 0, (9, 1), (s.channels, 9), (s.filters, 9 * s.channels), gradient=True))
