@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 
-from machine import cpu
+from machine import described, record_header, teller
 
 
 def run(seed: int, folder: str) -> tuple[float, float]:
@@ -42,21 +42,21 @@ def main() -> None:
         results = [run(seed, folder) for seed in range(options.seeds)]
     accuracies, seconds = zip(*results, strict=True)
     record = {
-        "benchmark": "digits", "cpu": cpu(), "seeds": options.seeds,
+        **record_header("digits", ["numpy", "scikit-learn"]), "seeds": options.seeds,
         "test_accuracy": {"mean": round(statistics.mean(accuracies), 5),
                           "deviation": round(statistics.stdev(accuracies), 5),
                           "each": [round(a, 5) for a in accuracies]},
         "seconds": {"median": round(statistics.median(seconds), 2), "longest": round(max(seconds), 2)},
     }
+    tell = teller(options.json)
+    tell(described(record))
+    for seed, (accuracy, wall) in enumerate(results):
+        tell(f"seed {seed}: {100 * accuracy:.2f}% in {wall:.1f} s")
+    tell(f"test accuracy {100 * record['test_accuracy']['mean']:.2f}% +- "
+         f"{100 * record['test_accuracy']['deviation']:.2f} (mean and standard deviation of {options.seeds} seeds); "
+         f"wall time {record['seconds']['median']} s, at most {record['seconds']['longest']} s")
     if options.json:
         print(json.dumps(record))
-    else:
-        for seed, (accuracy, wall) in enumerate(results):
-            print(f"seed {seed}: {100 * accuracy:.2f}% in {wall:.1f} s")
-        print(f"test accuracy {100 * record['test_accuracy']['mean']:.2f}% +- "
-              f"{100 * record['test_accuracy']['deviation']:.2f} (mean and standard deviation of "
-              f"{options.seeds} seeds); "
-              f"wall time {record['seconds']['median']} s, at most {record['seconds']['longest']} s; {cpu()}")
     if record["test_accuracy"]["mean"] < 0.985 or record["seconds"]["longest"] > 10:
         sys.exit("digits: below 98.5% or over 10 s")
 

@@ -17,7 +17,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from machine import cpu, interleaved, medians
+from machine import described, interleaved, medians, record_header, teller
 from PIL import Image
 
 import pellucid
@@ -43,14 +43,14 @@ def main() -> None:
             return lambda: subprocess.run([sys.executable, *arguments], check=True, stdout=subprocess.DEVNULL)
 
         seconds = medians(interleaved({name: start(a) for name, a in commands.items()}, options.runs))
-    record = {"benchmark": "startup", "cpu": cpu(), "runs": options.runs,
+    record = {**record_header("startup", ["numpy", "pillow", "typer"]), "runs": options.runs,
               "seconds": {name: round(s, 3) for name, s in seconds.items()}}
+    tell = teller(options.json)
+    tell(f"{described(record)}, medians of {options.runs} runs")
+    for name, s in seconds.items():
+        tell(f"  {name:30} {s:.3f} s")
     if options.json:
         print(json.dumps(record))
-        return
-    print(f"{cpu()}, medians of {options.runs} runs")
-    for name, s in seconds.items():
-        print(f"  {name:30} {s:.3f} s")
 
 
 if __name__ == "__main__":

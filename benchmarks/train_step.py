@@ -1,111 +1,162 @@
-"""A training step of the zoo's lenet against the best mode of PyTorch, in one run.
+"""A training step of the zoo's small networks against PyTorch: time, memory, and how near it comes to the machine.
 
-    python benchmarks/train_step.py [--batch 128] [--rounds 30] [--threads N] [--json]
+    python benchmarks/train_step.py [NETWORK ...] [--batch N] [--rounds 15] [--threads N] [--json]
 
-Forward, softmax cross-entropy, backward and an SGD step with Nesterov momentum, on 28x28 grey float32 images. Peers:
-PyTorch in its default layout, in channels_last, and both again compiled (torch.compile), with as many threads. The
-compiled modes need a C++ compiler; without one they are left out, and standard error says so. Ends with status 1 where
-the best of them is faster.
+Networks: `lenet` (28x28 grey, batch 128), `cifar_vgg` and `cifar_resnet18` (32x32 colour, batches 128 and 64); all
+three unless named. A step is forward, softmax cross-entropy, backward and SGD with Nesterov momentum, in float32.
+Peers: PyTorch in its default layout, in channels_last, and both again compiled (torch.compile), with as many threads
+and with our initial weights: each must find our first loss, to 1e-3 of it, before it is timed. The compiled modes need
+a C++ compiler; without one they are left out, and standard error says so. Ends with status 1 where PyTorch is faster.
+
+Memory is measured from outside: how much the largest resident size of a fresh process grows in a few steps, parameters
+included, for us and for PyTorch in the better of its two layouts (`step_memory.py`; Linux only). Beside it stands what
+the engine counts itself: `TrainStep.memory()` and the parameters.
+
+The bytes that a step moves at least: every value that is kept is written and read once forward, read again backward,
+and its gradient is written and read; the images are read twice. No value is kept where only pointwise layers (ReLU,
+Add, Flatten, Dropout) read it: they can be computed as it is made. A parameter is read forward and backward, its
+gradient written and read, its momentum and itself read and written by the update. The time these bytes take is at
+the bandwidth measured for copying memory; values that stay in a cache may beat it.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
+import subprocess
 import sys
+from collections import defaultdict
+from math import prod
+from pathlib import Path
 
-import numpy as np
 import torch
-from machine import cpu, interleaved, medians, peak_gflops
+from ceilings import copy_bandwidth
+from machine import arguments, best_peer, described, interleaved, medians, peak_gflops, record_header, say, teller
+from steps import BATCHES, MODES, data, our_step, torch_step
+from torch_networks import network as torch_network
 
 import pellucid
-from pellucid.engine.library import library
+from pellucid.network import Network
+
+POINTWISE = ("ReLU", "Add", "Flatten", "Dropout")
+LEAST = 0.2  # seconds of steps, one after another as in training, that make one timed run
+TOLERANCE = 1e-3  # of the loss
 
 
-def torch_lenet() -> torch.nn.Module:
-    """The same network from PyTorch's modules."""
-    nn = torch.nn
-    return nn.Sequential(
-        nn.Conv2d(1, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
-        nn.Conv2d(32, 64, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
-        nn.Flatten(), nn.Linear(64 * 7 * 7, 128), nn.ReLU(), nn.Linear(128, 10),
-    )
+def least_bytes(network: Network, batch: int) -> int:
+    """What a step has to move to and from memory, by the model in this file's docstring."""
+    readers = defaultdict(list)
+    for node in network.nodes:
+        for source in node.inputs:
+            readers[source].append(type(node.layer).__name__)
+    kept = [n.name for n in network.nodes if not readers[n.name] or not set(readers[n.name]) <= set(POINTWISE)]
+    values = sum(prod(network.shapes[name]) for name in kept)
+    return 4 * (batch * (5 * values + 2 * prod(network.input_shape)) + 8 * network.parameter_count)
 
 
-def torch_step(images: np.ndarray, labels: np.ndarray, channels_last: bool, compiled: bool):
-    """A function that makes one training step in PyTorch."""
-    torch.manual_seed(0)
-    net = torch_lenet()
-    x, y = torch.from_numpy(images.transpose(0, 3, 1, 2).copy()), torch.from_numpy(labels).long()
-    if channels_last:
-        net, x = net.to(memory_format=torch.channels_last), x.to(memory_format=torch.channels_last)
-    optimizer = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9, nesterov=True)
-    forward = torch.compile(net) if compiled else net
+def step_flops(network: Network, batch: int) -> int:
+    """Of all products: forward, to the weights, and to the input everywhere but in the first layer."""
+    macs = [m for m in network.macs.values() if m]
+    return 2 * batch * (3 * sum(macs) - macs[0])
 
-    def step() -> float:
-        optimizer.zero_grad(set_to_none=True)
-        loss = torch.nn.functional.cross_entropy(forward(x), y)
-        loss.backward()
-        optimizer.step()
-        return loss.item()
 
-    return step
+def peers(name: str, ours: pellucid.TrainStep, images, labels) -> dict:
+    """PyTorch's modes, each having made its first step from our weights."""
+    steps = {f"{mode}{', compiled' if compiled else ''}":
+             torch_step(torch_network(name, ours.model), images, labels, layout, compiled)
+             for compiled in (False, True) for mode, layout in MODES.items()}
+    expected = ours(images, labels)
+    for mode in list(steps):
+        try:
+            loss = steps[mode]()
+        except Exception as e:  # torch.compile fails in many ways where there is no compiler
+            if "compiled" not in mode:
+                raise
+            say(f"{mode}: left out ({type(e).__name__}); apt-get install g++")
+            del steps[mode]
+            continue
+        if not abs(loss - expected) <= TOLERANCE * abs(expected):
+            sys.exit(f"train_step: {name}: the first loss of {mode} is {loss}, ours {expected}")
+    return steps
+
+
+def memory(name: str, batch: int, threads: int) -> dict[str, float]:
+    """Megabytes each rival takes, by `step_memory.py`; empty where the system does not say."""
+    if not Path("/proc/self/clear_refs").exists():
+        return {}
+    script = [sys.executable, str(Path(__file__).with_name("step_memory.py"))]
+    return {rival: round(int(subprocess.run([*script, rival, name, str(batch), str(threads)], check=True,
+                                            stdout=subprocess.PIPE).stdout) / 1e6, 1)
+            for rival in ("pellucid", *MODES)}
+
+
+def measure(name: str, batch: int, rounds: int, threads: int) -> dict:
+    """All figures of one network, but for those that need the machine's ceilings."""
+    images, labels = data(name, batch)
+    ours = our_step(name, batch)
+    rivals = {**peers(name, ours, images, labels), "pellucid": lambda: ours(images, labels)}
+    times = medians(interleaved(rivals, rounds, least=LEAST))
+    torch._dynamo.reset()  # else it gives up compiling after a few networks
+    peer, ratio = best_peer(times)
+    network = ours.model.network
+    return {"network": name, "batch": batch, "seconds": times, "best_peer": peer, "ratio": round(ratio, 2),
+            "flops": step_flops(network, batch), "least_bytes": least_bytes(network, batch),
+            "counted_mb": round((ours.memory() + ours.model.buffer.flat.nbytes) / 1e6, 1),
+            "memory_mb": memory(name, batch, threads)}
+
+
+def finished(found: dict, peak: float, copying: float) -> dict:
+    """The figures with their shares of the peak and of the bandwidth, ready for the record."""
+    seconds = found.pop("seconds")
+    ours = seconds["pellucid"]
+    rate = found["flops"] / ours / 1e9
+    found |= {
+        "milliseconds": {rival: round(1e3 * t, 2) for rival, t in seconds.items()},
+        "images_per_second": round(found["batch"] / ours, 1), "gflops": round(rate, 1),
+        "share_of_peak": round(rate / peak, 3),
+        "share_of_bandwidth": round(found["least_bytes"] / copying / 1e9 / ours, 3),
+    }
+    if sizes := found["memory_mb"]:
+        found["memory_ratio"] = round(sizes["pellucid"] / min(sizes[mode] for mode in MODES), 2)
+    return found
+
+
+def table(found: dict) -> list[str]:
+    lines = [f"{found['network']}, batch {found['batch']}"]
+    for rival, ms in sorted(found["milliseconds"].items(), key=lambda item: item[1]):
+        lines.append(f"  {rival:34}{ms:10.2f} ms{1e3 * found['batch'] / ms:10.0f} images/s")
+    lines.append(f"  {found['ratio']:.2f} times {found['best_peer']}; {found['gflops']:.0f} GFLOP/s, "
+                 f"{100 * found['share_of_peak']:.0f}% of the peak")
+    lines.append(f"  moves at least {found['least_bytes'] / 1e6:.0f} MB, which at the bandwidth of memory take "
+                 f"{100 * found['share_of_bandwidth']:.0f}% of its time")
+    if sizes := found["memory_mb"]:
+        lines.append(f"  memory: {sizes['pellucid']:.0f} MB ({found['counted_mb']:.0f} by the engine's own count), "
+                     f"PyTorch {min(sizes[mode] for mode in MODES):.0f} MB: {found['memory_ratio']:.2f} times")
+    return lines
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--batch", type=int, default=128)
-    parser.add_argument("--rounds", type=int, default=30)
-    parser.add_argument("--threads", type=int, default=pellucid.threads())
-    parser.add_argument("--json", action="store_true")
+    parser = arguments(__doc__, rounds=15)
+    parser.add_argument("networks", nargs="*", metavar="NETWORK", help=f"of {', '.join(BATCHES)} (default all)")
+    parser.add_argument("--batch", type=int, help="images in a step, in place of each network's own number")
     options = parser.parse_args()
+    if unknown := set(options.networks) - set(BATCHES):
+        parser.error(f"no network {', '.join(unknown)} here; there are {', '.join(BATCHES)}")
     torch.set_num_threads(options.threads)
     pellucid.set_threads(options.threads)
-    rng = np.random.default_rng(0)
-    images = rng.standard_normal((options.batch, 28, 28, 1)).astype(np.float32)
-    labels = rng.integers(0, 10, options.batch)
-
-    network = pellucid.zoo.build("lenet", input_shape=(28, 28, 1), classes=10)
-    ours = pellucid.TrainStep(pellucid.Model(network, seed=0), options.batch,
-                              pellucid.optim.SGD(lr=0.01, momentum=0.9, nesterov=True))
-    rivals = {"pellucid": lambda: ours(images, labels)}
-    for compiled in (False, True):
-        for last in (False, True):
-            name = f"pytorch {'channels_last' if last else 'default'}{', compiled' if compiled else ''}"
-            step = torch_step(images, labels, last, compiled)
-            try:
-                step()
-            except Exception as e:  # torch.compile fails in many ways where there is no compiler
-                print(f"{name}: left out ({type(e).__name__})", file=sys.stderr)
-                continue
-            rivals[name] = step
-    times = medians(interleaved(rivals, options.rounds))
-    best = min((t, name) for name, t in times.items() if name != "pellucid")
-
-    # Multiply-adds of a step: forward, to the weights, and to the input everywhere but in the first layer.
-    macs = [m for m in network.macs.values() if m]
-    flops = 2 * options.batch * (3 * sum(macs) - macs[0])
-    peak = peak_gflops(options.threads)
-    record = {
-        "benchmark": "train_step", "network": "lenet", "batch": options.batch, "threads": options.threads, "cpu": cpu(),
-        "isa": library().isa, "torch": torch.__version__, "rounds": options.rounds,
-        "milliseconds": {n: round(1e3 * t, 2) for n, t in times.items()}, "best_peer": best[1],
-        "ratio": round(best[0] / times["pellucid"], 2), "peak_gflops": round(peak),
-        "share_of_peak": round(flops / times["pellucid"] / 1e9 / peak, 2),
-        "memory_mb": round(ours.memory() / 1e6, 1),
-    }
+    peak, copying = peak_gflops(options.threads), copy_bandwidth(options.threads)
+    record = {**record_header("train_step", ["torch"]), "rounds": options.rounds, "peak_gflops": round(peak, 1),
+              "copy_gb_per_second": round(copying, 1), "networks": []}
+    tell = teller(options.json)
+    tell(f"{described(record)}; peak {peak:.0f} GFLOP/s, copying {copying:.1f} GB/s, "
+         f"medians of {options.rounds} rounds")
+    for name in options.networks or BATCHES:
+        found = finished(measure(name, options.batch or BATCHES[name], options.rounds, options.threads), peak, copying)
+        record["networks"].append(found)
+        tell("\n".join(table(found)))
     if options.json:
         print(json.dumps(record))
-    else:
-        print(f"lenet, batch {options.batch}, {options.threads} threads, {record['cpu']} ({record['isa']}), "
-              f"torch {torch.__version__}, medians of {options.rounds} interleaved rounds")
-        for name, t in sorted(times.items(), key=lambda item: item[1]):
-            print(f"  {name:34} {1e3 * t:8.2f} ms {options.batch / t:8.0f} images/s")
-        print(f"  ratio to the best mode of PyTorch: {record['ratio']}x; "
-              f"{flops / times['pellucid'] / 1e9:.0f} GFLOP/s, "
-              f"{100 * record['share_of_peak']:.0f}% of a measured peak of {peak:.0f}")
-    if record["ratio"] < 1:
-        sys.exit("train_step: slower than PyTorch")
+    if slower := [found["network"] for found in record["networks"] if found["ratio"] < 1]:
+        sys.exit(f"train_step: slower than PyTorch: {', '.join(slower)}")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,39 @@
-"""Which kernels run a 3x3 convolution of stride 1: direct or Winograd's."""
+"""Which kernels compute a 3x3 convolution of stride 1: direct ones, or Winograd's.
+
+Read from `algorithms.json`, which `benchmarks/algorithms.py` writes from measurements: for an instruction set and a
+direction ("forward", "input", "weight"), rows of [height, width, channels, filters, time of the direct kernels as a
+multiple of the time of Winograd's]. The batch is no part of it, so that it changes no result.
+"""
 
 from __future__ import annotations
 
+import json
+from functools import cache
+from math import log2
+from pathlib import Path
 
+TABLE = Path(__file__).parent / "algorithms.json"
+LEAST = 32  # channels and filters below which the transforms cost more than they save, and small integers stay exact
+
+
+@cache
+def table() -> dict[str, dict[str, list[list[float]]]]:
+    return json.loads(TABLE.read_text())
+
+
+@cache
 def choose(isa: str, direction: str, size: tuple[int, int], channels: int, filters: int) -> str:
-    return "winograd" if channels >= 32 and filters >= 32 and min(size) >= 4 else "direct"
+    """"winograd" or "direct": what was faster for the measured shape nearest to this one.
+
+    Distance is the sum of the logarithms of how many times larger or smaller the map, the channels and the filters are.
+    An instruction set that was not measured goes by the first one that was.
+    """
+    if min(channels, filters) < LEAST or min(size) < 2:
+        return "direct"
+    measured = table().get(isa) or next(iter(table().values()))
+
+    def distance(row: list[float]) -> float:
+        height, width, c, k, _ = row
+        return (abs(log2(height * width / (size[0] * size[1]))) + abs(log2(c / channels)) + abs(log2(k / filters)))
+
+    return "winograd" if min(measured[direction], key=distance)[-1] > 1 else "direct"

@@ -37,6 +37,31 @@ def in_place(machine: Machine, name: str, formula, values: int, scalars: list[st
     return Program([state], [g, rates, *parameters])
 
 
+@kernel("chunk_sums")
+def chunk_sums(machine: Machine) -> Program:
+    """sums(chunk) = the sum of a chunk of g, which is not finite if a number in it is not: a few to look at, not all."""
+    g = hl.ImageParam(F32, 1, "g")
+    chunk, lane = hl.Var("chunk"), hl.Var("lane")
+    r = hl.RDom([(0, CHUNK // machine.lanes)], "r")
+    lanes, total = hl.Func("lanes"), hl.Func("total")
+    at = chunk * CHUNK + r * machine.lanes + lane
+    end = g.dim(0).extent()
+    lanes[lane, chunk] = hl.f32(0)
+    lanes[lane, chunk] += hl.select(at < end, g[hl.min(at, end - 1)], hl.f32(0))
+    all_lanes = hl.RDom([(0, machine.lanes)], "all_lanes")
+    total[chunk] = hl.f32(0)
+    total[chunk] += lanes[all_lanes, chunk]
+    out = hl.Func("sums")
+    out[chunk] = total[chunk]
+    total.compute_at(out, chunk)
+    lanes.compute_at(out, chunk).vectorize(lane, machine.lanes)
+    lanes.update().reorder(lane, r).vectorize(lane, machine.lanes)
+    out.parallel(chunk)
+    g.dim(0).set_min(0)
+    out.output_buffer().dim(0).set_min(0)
+    return Program([out], [g])
+
+
 @kernel("sgd")
 def sgd(machine: Machine) -> Program:
     """p -= lr (g + weight_decay p). rates: lr."""

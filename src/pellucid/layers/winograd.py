@@ -8,9 +8,9 @@ from ..geometry import BLOCK, blocks
 from .filters import filter_view
 
 TILE, POINTS = 4, 36  # outputs of a tile along an axis; values of a transformed tile
-CHUNK = 1 << 20  # bytes of transformed input that a task makes before it multiplies them: they stay in the caches
-TILES = 64  # of a chunk, at most
-TASKS = 16  # among which the gradient to the filters is shared out, whatever the number of threads
+TILES = 32  # of a chunk of the map: their transforms stay in the caches
+PART_TILES = 64  # of a chunk that the gradient to the filters adds at a time
+TASKS = 8  # among which the gradient to the filters is shared out, whatever the number of threads
 OUT_BLOCKS, IN_BLOCKS = 4, 8  # blocks of channels in such a task
 
 
@@ -46,11 +46,10 @@ def convolve(b, s) -> None:
     tiles.require_halo(s.x, s.start, overhang=2)
     u = b.scratch((POINTS, blocks(s.filters), blocks(s.channels), BLOCK, BLOCK))
     b.prepare("winograd_filters", u=u, scale=s.scale, w=filter_view(b, **s.weight))
-    most = max(min(TILES, CHUNK // (4 * POINTS * BLOCK * blocks(s.channels))), 1)
-    if tiles.count <= most:
-        rows, images = tiles.y, min(most // tiles.count, b.batch)
+    if tiles.count <= TILES:
+        rows, images = tiles.y, min(TILES // tiles.count, b.batch)
     else:
-        rows, images = max(most // tiles.x, 1), 1
+        rows, images = max(TILES // tiles.x, 1), 1
     chunks = -(-tiles.y // rows) * -(-b.batch // images)
     b.call("winograd", x=s.x.shifted(*s.start), u=u, tiles_x=tiles.x, tiles_y=tiles.y, rows=rows, images=images,
            out_blocks=b.share(blocks(s.filters), chunks), **s.epilogue)
@@ -62,7 +61,7 @@ def grad_weight(b, s, dy) -> None:
     tiles.require_halo(s.x, s.start, overhang=2)
     tiles.require_halo(dy, (0, 0), overhang=0)
     total = tiles.count * b.batch
-    chunks = -(-total // TILES)
+    chunks = -(-total // PART_TILES)
     out, inside = blocks(s.filters), blocks(s.channels)
     groups = -(-out // OUT_BLOCKS) * -(-inside // IN_BLOCKS)
     each = -(-chunks // -(-TASKS // groups))  # chunks of a part

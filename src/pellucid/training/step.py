@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from ..model import Model
 
 
+CHUNK = 16384  # values of a chunk of `chunk_sums`: kernels/optimiser.py
+
+
 class Diverged(ValueError):
     """The loss or a gradient is not a finite number. The step that found it changed nothing."""
 
@@ -62,7 +65,8 @@ class TrainStep:
         size = self._parameters.trainable_size
         self._slots = {name: aligned(size, np.float32) for name in optimizer.slots}
         self._statistics = np.empty_like(self._parameters.flat[size:])  # running means and variances before a step
-        self._finite = np.empty(size, bool)
+        self._sums = np.empty(-(-size // CHUNK), np.float32)
+        self._sum = self._plan.library.kernel("chunk_sums").bind(g=self._gradient.flat[:size], sums=self._sums)
         self._rates = np.zeros(len(optimizer.rates(0)), np.float32)
         kernel, arguments = optimizer.call(
             self._parameters.flat[:size], self._gradient.flat[:size], self._rates, self._slots)
@@ -81,7 +85,9 @@ class TrainStep:
         self.lr = self.optimizer.rate(self.steps)
         if isfinite(loss):
             plan.backward()
-            finite = np.isfinite(self._gradient.flat[:trainable], out=self._finite).all()
+            plan.library.run([self._sum])
+            # Huge but finite numbers may add up to infinity.
+            finite = np.isfinite(self._sums).all() or np.isfinite(self._gradient.flat[:trainable]).all()
         if not isfinite(loss) or not finite:
             self._parameters.flat[trainable:] = self._statistics
             raise Diverged(self.steps + 1, "gradient" if isfinite(loss) else "loss", self.lr)
