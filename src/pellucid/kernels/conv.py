@@ -12,6 +12,7 @@ import halide as hl
 
 from .machine import LANES_OF_BLOCK as BLOCK
 from .machine import Machine, Program, blocked, channels, kernel, pin, variables
+from .pointwise import rectified
 
 # Columns of the output held in registers. The engine picks the one that wastes least on a layer's width.
 TILES = (1, 2, 3, 4, 5, 6, 8, 14)
@@ -73,7 +74,7 @@ def conv(machine: Machine, columns: int, inner: int | None) -> Program:
         r[0], sx * X + dx * r[1], sy * Y + dy * r[2], band + r[3], n
     ]
     total = acc[k, kb % tk, X, Y, kb // tk, n] + bias[k, kb] + residual[k, X, Y, kb, n]
-    out[k, X, Y, kb, n] = hl.select((relu != 0) & (total < 0.0), 0.0, total)  # a comparison, so that NaN stays NaN
+    out[k, X, Y, kb, n] = rectified(total, relu)
 
     # The schedule: tk x columns accumulators live in registers across the whole reduction; one task an image
     # and tile of output channels.

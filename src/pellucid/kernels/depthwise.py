@@ -4,6 +4,7 @@ import halide as hl
 
 from .machine import LANES_OF_BLOCK as BLOCK
 from .machine import Machine, Program, blocked, channels, kernel, pin, variables
+from .pointwise import rectified
 
 ROWS_OF_TASK = 8  # rows of outputs that a task of the forward pass computes at least, where there are so many
 
@@ -34,7 +35,7 @@ def depthwise(machine: Machine) -> Program:
     acc[c, X, Y, b, n] = 0.0
     acc[c, X, Y, b, n] += w[c, r.x, r.y, b] * x[c, sx * X + dx * r.x, sy * Y + dy * r.y, b, n]
     total = acc[c, X, Y, b, n] + bias[c, b] + residual[c, X, Y, b, n]
-    out[c, X, Y, b, n] = hl.select((relu != 0) & (total < 0.0), 0.0, total)  # a comparison, so that NaN stays NaN
+    out[c, X, Y, b, n] = rectified(total, relu)
 
     # The schedule.
     yo, task = variables("yo task")

@@ -73,3 +73,15 @@ def blocked(name: str, kind: hl.Type | None = None):
 def channels(name: str):
     """One value a channel: dimensions (c, b)."""
     return pin(hl.ImageParam(hl.Float(32), 2, name))
+
+
+def places(t, of: tuple, width, height, x):
+    """Where window or tile number t = column + width (row + height image) lies in a map x: (a function that does the
+    divisions, to be computed once for all channels, column, row, image).
+
+    `of` are the variables that t is written in. Past the last position it is the last image again.
+    """
+    at = hl.Func("at")
+    at[of] = (t % width, (t / width) % height, t / (width * height))
+    column, row, image = (at[of][i] for i in range(3))
+    return at, hl.clamp(column, 0, width - 1), hl.clamp(row, 0, height - 1), hl.clamp(image, 0, x.dim(4).max())

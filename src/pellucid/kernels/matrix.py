@@ -4,7 +4,8 @@ import halide as hl
 
 from .conv import packed_filters
 from .machine import LANES_OF_BLOCK as BLOCK
-from .machine import Machine, Program, blocked, channels, kernel, pin, variables
+from .machine import Machine, Program, blocked, channels, kernel, pin, places, variables
+from .pointwise import rectified
 
 GUARD = hl.TailStrategy.GuardWithIf
 
@@ -26,17 +27,16 @@ def conv_matrix(machine: Machine) -> Program:
     # The algorithm. q counts the positions of a register tile and v its blocks of output channels.
     t = group * columns + q
     V, acc, M, out = hl.Func("V"), hl.Func("acc"), hl.Func("M"), hl.Func("y")
-    # The last tile may reach past the last position: it reads the last image again.
-    V[c, q, cb, group] = x[c, stride_x * (t % width), stride_y * ((t / width) % height), cb,
-                           hl.clamp(t / (width * height), 0, x.dim(4).max())]
+    at, column, row, image = places(t, (q, group), width, height, x)
+    V[c, q, cb, group] = x[c, stride_x * column, stride_y * row, cb, image]
     r = hl.RDom([(0, BLOCK), (0, w.dim(4).extent())], "r")
     acc[k, v, q, group, pair] = 0.0
     acc[k, v, q, group, pair] += (
         w[k, r.x, 0, 0, r.y, hl.min(pair * vectors + v, w.dim(5).max())] * V[r.x, q, r.y, group])
     M[k, v, q, group, pair] = acc[k, v, q, group, pair]
-    at = X + width * (Y + height * n)
-    total = M[k, kb % vectors, at % columns, at / columns, kb / vectors] + bias[k, kb] + residual[k, X, Y, kb, n]
-    out[k, X, Y, kb, n] = hl.select((relu != 0) & (total < 0.0), 0.0, total)  # a comparison, so that NaN stays NaN
+    here = X + width * (Y + height * n)
+    total = M[k, kb % vectors, here % columns, here / columns, kb / vectors] + bias[k, kb] + residual[k, X, Y, kb, n]
+    out[k, X, Y, kb, n] = rectified(total, relu)
 
     # The schedule.
     ki, y_task, k_task, n_task, task = variables("ki y_task k_task n_task task")
@@ -47,9 +47,10 @@ def conv_matrix(machine: Machine) -> Program:
     M.compute_at(out, kb).bound_extent(k, BLOCK).bound_extent(v, vectors).bound_extent(q, columns)
     M.reorder(k, v, q, group, pair).vectorize(k, BLOCK).unroll(v).unroll(q)
     acc.compute_at(M, group).bound_extent(k, BLOCK).bound_extent(v, vectors).vectorize(k, BLOCK).unroll(v).unroll(q)
-    acc.update().reorder(k, v, q, r.x, r.y).vectorize(k, BLOCK).unroll(v).unroll(q)
+    acc.update().reorder(k, v, q, r.x, r.y).vectorize(k, BLOCK).unroll(v).unroll(q).unroll(r.x, 4)
+    at.compute_at(out, task).bound_extent(q, columns)
     (V.compute_at(out, task).bound_extent(c, BLOCK).bound_extent(q, columns).reorder_storage(c, q, cb, group)
-        .reorder(c, q, group, cb).vectorize(c, BLOCK))
+        .reorder(c, q, cb, group).vectorize(c, BLOCK).unroll(q))
 
     y = pin(out.output_buffer())
     for p, dims in ((x, (3, 4)), (residual, (1, 2, 3, 4)), (y, (1, 2, 3, 4)), (w, (2, 3, 4, 5)), (bias, (1,))):

@@ -14,6 +14,7 @@ import operator
 import halide as hl
 
 from .machine import LANES_OF_BLOCK, Machine, Program, blocked, channels, kernel, pin, variables
+from .pointwise import rectified
 
 IMAGES = 8  # summed by one task; part of the order of summation, so never derived from the threads
 VALUES_OF_TASK = 4096  # a parallel task handles at least about this many vectors
@@ -185,7 +186,7 @@ def batch_norm(machine: Machine) -> Program:
     at = variables("c x y b n")
     y = hl.Func("y")
     value = normal(x, mean, scale, bias, *at) + residual[at]
-    y[at] = hl.select((relu != 0) & (value < 0.0), 0.0, value)  # a comparison, so that NaN stays NaN
+    y[at] = rectified(value, relu)
     return Program([per_value(machine, y)], [x, mean, scale, bias, residual, relu])
 
 
@@ -202,7 +203,7 @@ def batch_norm_pool(machine: Machine) -> Program:
         wins = hl.strict_float(value > largest) | hl.is_nan(value)
         largest, place = hl.select(wins, value, largest), hl.select(wins, hl.u8(tap), place)
     y = hl.Func("y")
-    y[c, X, Y, b, n] = (hl.select((relu != 0) & (largest < 0.0), 0.0, largest), place)
+    y[c, X, Y, b, n] = (rectified(largest, relu), place)
     return Program([per_value(machine, y)], [x, mean, scale, bias, relu])
 
 

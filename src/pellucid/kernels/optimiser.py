@@ -39,7 +39,7 @@ def in_place(machine: Machine, name: str, formula, values: int, scalars: list[st
 
 @kernel("chunk_sums")
 def chunk_sums(machine: Machine) -> Program:
-    """sums(chunk) = the sum of a chunk of g, which is not finite if a number in it is not: a few to look at, not all."""
+    """sums(chunk) = the sum of a chunk of g, which is not finite if a number in it is not: few to look at, not all."""
     g = hl.ImageParam(F32, 1, "g")
     chunk, lane = hl.Var("chunk"), hl.Var("lane")
     r = hl.RDom([(0, CHUNK // machine.lanes)], "r")

@@ -36,6 +36,12 @@ SQRT_2_PI = f32(1 / sqrt(2 * pi))
 VECTORS_OF_TASK = 2048  # blocks of 16 channels that one parallel task writes at least
 
 
+def rectified(value, relu):
+    """max(value, 0) where `relu` is not 0, else the value. A comparison, so that NaN stays NaN."""
+    least = hl.select(relu != 0, f32(0), f32(float("-inf")))  # once a kernel, not once a value
+    return hl.select(value < least, f32(0), value)
+
+
 def polynomial(x, coefficients):
     """By Horner's rule, the constant coefficient first."""
     value = f32(coefficients[-1])

@@ -5,7 +5,7 @@ with the 6x6 tile d of the input (Lavin and Gray, "Fast algorithms for convoluti
 over the channels of some tiles are 36 small matrix products that stay in the caches. The gradient to the filters turns
 the same identity round: dg = G'[(sum over tiles of (A dy A') . (B' d B))]G.
 
-Tiles are numbered t = tx + tiles_x (ty + tiles_y n). The last ones overhang the map: the caller gives input and
+Tiles are numbered row by row, image by image. The last ones overhang the map: the caller gives input and
 gradient a halo of zeros that wide. A value's terms are added in an order that depends on channels alone, so neither
 the batch nor the chunks of tiles change a bit of a result.
 """
@@ -14,8 +14,8 @@ import halide as hl
 
 from .layout import source_filters
 from .machine import LANES_OF_BLOCK as BLOCK
-from .machine import Machine, Program, blocked, channels, kernel, pin, variables
-from .pointwise import f32
+from .machine import Machine, Program, blocked, channels, kernel, pin, places, variables
+from .pointwise import f32, rectified
 
 POINTS = 36  # of the 6x6 transformed tile: row * 6 + column
 GUARD = hl.TailStrategy.GuardWithIf
@@ -64,11 +64,6 @@ def transformed(name: str, transform, read, size: int, width: int, *at):
     rows[(*at, i, j)] = hl.mux(j, [hl.mux(i, transform([read(a, b) for a in range(size)])) for b in range(size)])
     whole[(*at, point)] = hl.mux(point / width, transform([rows[(*at, point % width, b)] for b in range(size)]))
     return rows, whole
-
-
-def place(t, x, tiles_x, tiles_y):
-    """(column, row, image) of tile t's first value; tiles past the last image show that image."""
-    return 4 * (t % tiles_x), 4 * ((t / tiles_x) % tiles_y), hl.clamp(t / (tiles_x * tiles_y), 0, x.dim(4).max())
 
 
 def in_lanes(f: hl.Func, *unrolled: hl.Var) -> hl.Func:
@@ -122,8 +117,8 @@ def winograd(machine: Machine) -> Program:
 
     # The algorithm. q counts the tiles of a register tile and v its blocks of output channels.
     t = group * tiles + q
-    column, row, image = place(t, x, tiles_x, tiles_y)
-    v_rows, V = transformed("V", input_transform, lambda a, b: x[c, column + a, row + b, cb, image], 6, 6,
+    at, column, row, image = places(t, (q, group), tiles_x, tiles_y, x)
+    v_rows, V = transformed("V", input_transform, lambda a, b: x[c, 4 * column + a, 4 * row + b, cb, image], 6, 6,
                             c, q, cb, group)
     r = hl.RDom([(0, BLOCK), (0, u.dim(2).extent())], "r")
     acc, M, out = hl.Func("acc"), hl.Func("M"), hl.Func("y")
@@ -136,7 +131,7 @@ def winograd(machine: Machine) -> Program:
         "tile", output_transform,
         lambda a, b: M[k, kb % vectors, tile % tiles, tile / tiles, kb / vectors, a + 6 * b], 6, 4, k, tx, ty, n, kb)
     total = tile_of_y[k, X / 4, Y / 4, n, kb, X % 4 + 4 * (Y % 4)] + bias[k, kb] + residual[k, X, Y, kb, n]
-    out[k, X, Y, kb, n] = hl.select((relu != 0) & (total < 0.0), 0.0, total)  # a comparison, so that NaN stays NaN
+    out[k, X, Y, kb, n] = rectified(total, relu)
 
     # The schedule.
     xi, yi, k_task, ty_task, n_task, task = variables("xi yi k_task ty_task n_task task")
@@ -152,7 +147,8 @@ def winograd(machine: Machine) -> Program:
         .bound_extent(point, POINTS).reorder_storage(k, v, q, point, pair, group)
         .reorder(k, v, q, group, pair, point).vectorize(k, BLOCK).unroll(v).unroll(q))
     acc.compute_at(M, group).bound_extent(k, BLOCK).bound_extent(v, vectors).vectorize(k, BLOCK).unroll(v).unroll(q)
-    acc.update().reorder(k, v, q, r.x, r.y).vectorize(k, BLOCK).unroll(v).unroll(q)
+    acc.update().reorder(k, v, q, r.x, r.y).vectorize(k, BLOCK).unroll(v).unroll(q).unroll(r.x, 4)
+    at.compute_at(out, task).bound_extent(q, tiles)
     (in_lanes(V.compute_at(out, task), V.args()[-1]).bound_extent(q, tiles).bound_extent(V.args()[-1], POINTS)
         .reorder_storage(c, q, V.args()[-1], cb, group).reorder(c, V.args()[-1], q, cb, group))
     in_lanes(v_rows.compute_at(V, q), *v_rows.args()[-2:])
@@ -182,11 +178,12 @@ def winograd_grad_weight(machine: Machine) -> Program:
     c, k, cb, kb, point, part, t, chunk = variables("c k cb kb point part t chunk")
 
     # The algorithm. Tiles past the last image count nothing.
-    column, row, image = place(t, x, tiles_x, tiles_y)
-    v_rows, V = transformed("V", input_transform, lambda a, b: x[c, column + a, row + b, cb, image], 6, 6, c, t, cb)
+    at, column, row, image = places(t, (t,), tiles_x, tiles_y, x)
+    v_rows, V = transformed("V", input_transform, lambda a, b: x[c, 4 * column + a, 4 * row + b, cb, image], 6, 6,
+                            c, t, cb)
     there = t < tiles_x * tiles_y * x.dim(4).extent()
     z_rows, Z = transformed("Z", gradient_transform, lambda a, b: hl.select(
-        there, dy[k, column + a, row + b, kb, image], 0.0), 4, 6, k, t, kb)
+        there, dy[k, 4 * column + a, 4 * row + b, kb, image], 0.0), 4, 6, k, t, kb)
     rt, rc = hl.RDom([(0, tiles)], "rt"), hl.RDom([(0, chunks)], "rc")
     acc, du = hl.Func("acc"), hl.Func("du")
     acc[k, c, cb, kb, point, chunk] = 0.0
@@ -205,6 +202,7 @@ def winograd_grad_weight(machine: Machine) -> Program:
         stage.fuse(c_task, k_task, task).fuse(task, part, task).parallel(task)
     acc.compute_at(du, co).bound_extent(k, BLOCK).bound_extent(c, columns).vectorize(k, BLOCK).unroll(c)
     acc.update().reorder(k, c, rt.x).vectorize(k, BLOCK).unroll(c)
+    at.compute_at(du, rc.x)
     for rows, whole in ((v_rows, V), (z_rows, Z)):
         lane, tile, block, spot = whole.args()
         # Memory is taken once a task, not once a chunk.
