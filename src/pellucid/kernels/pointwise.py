@@ -39,7 +39,7 @@ VECTORS_OF_TASK = 2048  # blocks of 16 channels that one parallel task writes at
 def rectified(value, relu):
     """max(value, 0) where `relu` is not 0, else the value. A comparison, so that NaN stays NaN."""
     least = hl.select(relu != 0, f32(0), f32(float("-inf")))  # once a kernel, not once a value
-    return hl.select(value < least, f32(0), value)
+    return hl.select(strict(value < least), f32(0), value)
 
 
 def polynomial(x, coefficients):
