@@ -70,7 +70,7 @@ class Plan:
             inputs = [values[i] for i in node.inputs]
             b.node = node.name
             chain = self._chain(node, readers, values)
-            chain = chain[:1 + node.layer.fuses(b, [n.layer for n in chain[1:]])]
+            chain = chain[:1 + node.layer.fuses(b, [n.layer for n in chain[1:]], *inputs)]
             last = chain[-1]
             after = _epilogue(chain, values)
             b.readers = [n.layer for n in readers[last.name]] if last.name not in self._taps else []

@@ -15,6 +15,7 @@ import halide as hl
 
 from .machine import LANES_OF_BLOCK, Machine, Program, blocked, channels, kernel, pin, variables
 from .pointwise import rectified
+from .pool import largest_of
 
 IMAGES = 8  # summed by one task; part of the order of summation, so never derived from the threads
 VALUES_OF_TASK = 4096  # a parallel task handles at least about this many vectors
@@ -198,10 +199,7 @@ def batch_norm_pool(machine: Machine) -> Program:
     relu = hl.Param(hl.Int(32), "relu")
     c, X, Y, b, n = variables("c x y b n")
     values = [normal(x, mean, scale, bias, c, 2 * X + tap % 2, 2 * Y + tap // 2, b, n) for tap in range(4)]
-    largest, place = values[0], hl.u8(0)
-    for tap, value in enumerate(values[1:], 1):
-        wins = hl.strict_float(value > largest) | hl.is_nan(value)
-        largest, place = hl.select(wins, value, largest), hl.select(wins, hl.u8(tap), place)
+    largest, place = largest_of(values)
     y = hl.Func("y")
     y[c, X, Y, b, n] = (rectified(largest, relu), place)
     return Program([per_value(machine, y)], [x, mean, scale, bias, relu])

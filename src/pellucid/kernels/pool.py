@@ -135,6 +135,15 @@ def beats(value, largest):
     return hl.strict_float(value > largest) | hl.is_nan(value)
 
 
+def largest_of(values: list):
+    """(largest, its number as a byte; the first, of equals) of a few values."""
+    largest, place = values[0], hl.u8(0)
+    for number, value in enumerate(values[1:], 1):
+        wins = beats(value, largest)
+        largest, place = hl.select(wins, value, largest), hl.select(wins, hl.u8(number), place)
+    return largest, place
+
+
 @kernel("max_pool_inference")
 def max_pool_inference(machine: Machine) -> Program:
     """y = the largest value under the window; its place is not kept."""

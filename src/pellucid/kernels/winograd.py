@@ -16,6 +16,7 @@ from .layout import source_filters
 from .machine import LANES_OF_BLOCK as BLOCK
 from .machine import Machine, Program, blocked, channels, kernel, pin, places, variables
 from .pointwise import f32, rectified
+from .pool import largest_of
 
 POINTS = 36  # of the 6x6 transformed tile: row * 6 + column
 GUARD = hl.TailStrategy.GuardWithIf
@@ -101,9 +102,12 @@ def winograd_filters(machine: Machine) -> Program:
     return Program([u], [w, scale])
 
 
-@kernel("winograd")
-def winograd(machine: Machine) -> Program:
+@kernel("winograd", False)
+@kernel("winograd_pool", True)
+def winograd(machine: Machine, pool: bool) -> Program:
     """y = act(bias + conv(x, w) + residual) with u = G w G'; x's position (0, 0) is under the first tap.
+
+    With `pool`, y.0 = act(bias + the largest of 2x2 values of conv(x, w)) and y.1 says which it was, row by row.
 
     A task transforms `rows` rows of tiles of `images` images, multiplies and transforms back, for `out_blocks` blocks
     of output channels.
@@ -130,13 +134,19 @@ def winograd(machine: Machine) -> Program:
     y_rows, tile_of_y = transformed(
         "tile", output_transform,
         lambda a, b: M[k, kb % vectors, tile % tiles, tile / tiles, kb / vectors, a + 6 * b], 6, 4, k, tx, ty, n, kb)
-    total = tile_of_y[k, X / 4, Y / 4, n, kb, X % 4 + 4 * (Y % 4)] + bias[k, kb] + residual[k, X, Y, kb, n]
-    out[k, X, Y, kb, n] = rectified(total, relu)
+    side = 2 if pool else 4  # of a tile of results
+    if pool:
+        largest, place = largest_of([hl.Expr(tile_of_y[
+            k, X / 2, Y / 2, n, kb, 2 * (X % 2) + p % 2 + 4 * (2 * (Y % 2) + p // 2)]) for p in range(4)])
+        out[k, X, Y, kb, n] = (rectified(largest + bias[k, kb], relu), place)
+    else:
+        value = tile_of_y[k, X / 4, Y / 4, n, kb, X % 4 + 4 * (Y % 4)]
+        out[k, X, Y, kb, n] = rectified(value + bias[k, kb] + residual[k, X, Y, kb, n], relu)
 
     # The schedule.
     xi, yi, k_task, ty_task, n_task, task = variables("xi yi k_task ty_task n_task task")
-    (out.bound(k, 0, BLOCK).split(X, tx, xi, 4, GUARD).split(Y, ty, yi, 4, GUARD).split(ty, ty_task, ty, rows, GUARD)
-        .split(n, n_task, n, images, GUARD).split(kb, k_task, kb, out_blocks, GUARD)
+    (out.bound(k, 0, BLOCK).split(X, tx, xi, side, GUARD).split(Y, ty, yi, side, GUARD)
+        .split(ty, ty_task, ty, rows, GUARD).split(n, n_task, n, images, GUARD).split(kb, k_task, kb, out_blocks, GUARD)
         .reorder(k, xi, yi, tx, ty, n, kb, k_task, ty_task, n_task).unroll(xi).unroll(yi).vectorize(k, BLOCK)
         .fuse(k_task, ty_task, task).fuse(task, n_task, task).parallel(task))
     for f in (y_rows, tile_of_y):
@@ -153,15 +163,16 @@ def winograd(machine: Machine) -> Program:
         .reorder_storage(c, q, V.args()[-1], cb, group).reorder(c, V.args()[-1], q, cb, group))
     in_lanes(v_rows.compute_at(V, q), *v_rows.args()[-2:])
 
-    for p in (u, x, bias, residual, out.output_buffer()):
-        pin(p)
+    y, *index = out.output_buffers()
+    pin(y)
+    for other in index:  # outputs of one function share their bounds; only the first may fix them
+        other.dim(0).set_stride(1)
     u.dim(1).set_bounds(0, BLOCK).set_stride(BLOCK)
     u.dim(4).set_bounds(0, POINTS)
-    for p, dims in ((u, (2, 3)), (x, (3, 4)), (residual, (1, 2, 3, 4)), (out.output_buffer(), (1, 2, 3, 4))):
+    for p, dims in ((u, (2, 3)), (x, (3, 4)), (residual, (1, 2, 3, 4)), (y, (1, 2, 3, 4)), (bias, (1,))):
         for d in dims:
             p.dim(d).set_min(0)
-    bias.dim(1).set_min(0)
-    return Program([out], [x, u, bias, residual, *scalars])
+    return Program([out], [x, u, bias, *([] if pool else [residual]), *scalars])
 
 
 @kernel("winograd_grad_weight")

@@ -107,7 +107,7 @@ class Layer:
         """
         raise TypeError(f"{type(self).__name__} has no definition")
 
-    def fuses(self, b: Builder, followers: list[Layer]) -> int:
+    def fuses(self, b: Builder, followers: list[Layer], *inputs: Tensor) -> int:
         """How many of the layers that follow `lower(..., after=...)` takes along, where nobody else reads between."""
         return 0
 
@@ -165,6 +165,13 @@ def leading(followers: list[Layer], *kinds: str) -> int:
         kinds = kinds[kinds.index(kind) + 1:]
         count += 1
     return count
+
+
+def halves(followers: list[Layer]) -> bool:
+    """Whether the next layer takes 2x2 maxima and leaves none out but a last odd row and column."""
+    pool = followers[0] if followers else None
+    return (type(pool).__name__ == "MaxPool" and pool.size in (2, (2, 2)) and pool.stride in (None, 2, (2, 2))
+            and pool.padding in (0, (0, 0), ((0, 0), (0, 0))))
 
 
 def epilogue_gradient(b: Builder, y: Tensor, dy: Tensor, relu: bool, bias: bool) -> Tensor:

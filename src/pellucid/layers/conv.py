@@ -6,12 +6,25 @@ from dataclasses import dataclass
 
 from .. import reference
 from ..geometry import BLOCK, Padding, Window, blocks, conv_macs, per_axis, windows
-from .base import ALONE, Layer, Parameter, Shape, epilogue_gradient, leading, require_spatial, window_text
-from .convolve import Sums, convolve, grad_weight
+from .base import (
+    ALONE,
+    Layer,
+    Parameter,
+    Shape,
+    as_image,
+    epilogue_gradient,
+    halves,
+    leading,
+    require_spatial,
+    window_text,
+)
+from .convolve import Sums, convolve, grad_weight, pools
 from .initialisation import bias as bias_init
 from .initialisation import fans
 from .initialisation import weight as weight_init
 from .norm import folded
+
+PAIRS = {"size_x": 2, "size_y": 2, "stride_x": 2, "stride_y": 2, "before_x": 0, "before_y": 0}  # 2x2 pooling
 
 
 @dataclass(frozen=True)
@@ -82,33 +95,51 @@ class Conv(Layer):
     def reads_image(self, shape: Shape) -> bool:
         return shape[-1] < BLOCK and self.groups == 1 and self.windows(shape)[-1].dilation == 1
 
-    def fuses(self, b, followers):
-        return leading(followers, *(("ReLU",) if b.gradients or b.training else ("BatchNorm", "Add", "ReLU")))
+    def fuses(self, b, followers, x):
+        kinds = () if b.gradients or b.training else ("BatchNorm",)
+        count = leading(followers, *kinds, "ReLU")
+        if len(x.logical) == 3 and halves(followers[count:]) and pools(b, self._sums(b, x, "forward")):
+            return count + 1
+        return leading(followers, *kinds, *(("Add",) if kinds else ()), "ReLU")
 
-    def lower(self, b, x, after=ALONE):
-        height, width, channels = x.shape
+    def _sums(self, b, x, direction: str, **rest) -> Sums:
+        """The forward pass, with the arguments of `Sums` that depend on what follows."""
         axes = self.windows(x.logical)
         wy, wx = axes if len(axes) == 2 else (Window(1), axes[0])
-        y = b.tensor(self.output_shape(x.logical))
+        *size, _ = as_image(self.output_shape(x.logical))
+        return Sums(direction, x, start=(-wy.before, -wx.before), stride=(wy.stride, wx.stride),
+                    dilation=(wy.dilation, wx.dilation), size=(wy.size, wx.size),
+                    taps=(range(wy.size), range(wx.size)), channels=x.shape[2], filters=self.filters,
+                    groups=self.groups, map=tuple(size), **rest)
+
+    def lower(self, b, x, after=ALONE):
+        shape = *size, _ = self.output_shape(x.logical)
+        y = b.tensor((size[0] // 2, size[1] // 2, self.filters) if after.pool else shape)
         y.masked = after.relu and b.gradients and [r.masks_relu for r in b.readers] == [True]
+        index = b.tensor(y.logical, "uint8") if after.pool else None
         bias = b.parameter("bias") if self.bias else b.zeros((blocks(self.filters), BLOCK))
         scale, bias = (folded(b, *after.norm, self.filters, bias) if after.norm
                        else (b.ones((blocks(self.filters), BLOCK)), bias))
-        forward = Sums(
-            "forward", x, (-wy.before, -wx.before), (wy.stride, wx.stride), (wy.dilation, wx.dilation),
-            (wy.size, wx.size), (range(wy.size), range(wx.size)), channels, self.filters, self.groups, y.shape[:2],
-            y.interior(), scale, bias, (after.residual.interior() if after.residual else b.nothing(y)), after.relu)
+        residual = after.residual.interior() if after.residual else b.nothing(y)
+        forward = self._sums(b, x, "forward", y=y.interior(), index=index, scale=scale, bias=bias, residual=residual,
+                             relu=after.relu)
         convolve(b, forward)
 
         def backward(dy):
             dy = epilogue_gradient(b, y, dy, after.relu, self.bias)
+            if after.pool and x.inner == BLOCK:  # a first layer needs no gradient to its map
+                dz = b.tensor(shape)
+                b.call("max_pool_grad", dy=dy, index=index, y=y, relu=0, dx=dz, **PAIRS)
+                dy = dz
             grad_weight(b, forward, dy)
-            return [self._lower_input_gradient(b, x, dy, wy, wx) if b.needs_gradient(x) else None]
+            return [self._lower_input_gradient(b, x, dy) if b.needs_gradient(x) else None]
 
         return y, backward
 
-    def _lower_input_gradient(self, b, x, dy, wy: Window, wx: Window):
+    def _lower_input_gradient(self, b, x, dy):
         """dx as convolutions of dy with flipped filters, one for each residue of the strides."""
+        axes = self.windows(x.logical)
+        wy, wx = axes if len(axes) == 2 else (Window(1), axes[0])
         dx = b.like(x)
         height, width, channels = x.shape
         phases = [(py, px) for py in wy.transposed(height) for px in wx.transposed(width)]
@@ -121,7 +152,8 @@ class Conv(Layer):
             size = py.count, px.count
             here = (py.first, px.first), (wy.stride, wx.stride), size
             convolve(b, Sums(
-                "input", dy, (py.start, px.start), (1, 1), (py.dilation, px.dilation), (wy.size, wx.size),
-                (py.taps, px.taps), self.filters, channels, self.groups, size, dx.every(*here), scale, bias,
-                others.every(*here) if others else b.nothing((dx.blocks, *size, b.batch))))
+                "input", dy, start=(py.start, px.start), stride=(1, 1), dilation=(py.dilation, px.dilation),
+                size=(wy.size, wx.size), taps=(py.taps, px.taps), channels=self.filters, filters=channels,
+                groups=self.groups, map=size, y=dx.every(*here), scale=scale, bias=bias,
+                residual=others.every(*here) if others else b.nothing((dx.blocks, *size, b.batch))))
         return dx

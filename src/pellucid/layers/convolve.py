@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ..engine.tensor import Argument, Tensor
 
 MATRIX_BYTES = 1 << 18  # of input that a task of a 1x1 convolution copies side by side: it stays in the L2 cache
+IMAGE_STEPS = ("stride_y", "stride_x", "dilation_y")  # what is left of stride and dilation for an image's runs of taps
 
 
 @dataclass(frozen=True)
@@ -35,11 +36,12 @@ class Sums:
     filters: int
     groups: int
     map: tuple[int, int]  # positions of the windows
-    y: Argument
-    scale: object
-    bias: object
-    residual: Argument
+    y: Argument = None
+    scale: object = None
+    bias: object = None
+    residual: Argument = None
     relu: bool = False
+    index: Tensor = None  # with it y is the largest of each 2x2, before the bias, and this says which it was
 
     @property
     def weight(self) -> dict:
@@ -50,7 +52,9 @@ class Sums:
     @property
     def epilogue(self) -> dict:
         """The arguments that all kernels share."""
-        return {"bias": self.bias, "residual": self.residual, "relu": int(self.relu), "y": self.y}
+        shared = {"bias": self.bias, "relu": int(self.relu)}
+        return {**shared, "y.0": self.y, "y.1": self.index} if self.index else {
+            **shared, "residual": self.residual, "y": self.y}
 
     @property
     def steps(self) -> dict:
@@ -79,6 +83,13 @@ def algorithm(b, s: Sums, direction: str) -> str:
     return "direct"
 
 
+def pools(b, s: Sums) -> bool:
+    """Whether there are kernels that take the 2x2 maxima of these sums in the same pass."""
+    if s.x.inner < BLOCK:
+        return s.groups == 1 and not b.needs_gradient(s.x)
+    return algorithm(b, s, s.direction) == "winograd"
+
+
 def is_depthwise(channels: int, filters: int, groups: int) -> bool:
     """One filter a channel."""
     return channels == filters == groups > 1
@@ -99,8 +110,12 @@ def _direct(b, s: Sums) -> None:
     packed = form.scratch(b)
     b.prepare("pack_filters", w=filter_view(b, **s.weight), scale=s.scale, first=form.first, inner=form.inner,
               packed=packed)
-    b.call(b.tile("conv" if s.x.inner == BLOCK else "conv_image", s.map[1]), x=form.source(s.x, *s.start),
-           w=form.taps(packed), first=form.first, **s.steps, **s.epilogue)
+    operands = {"x": form.source(s.x, *s.start), "w": form.taps(packed), **s.epilogue}
+    if s.index:
+        b.call("conv_image_pool", **operands, **{k: s.steps[k] for k in IMAGE_STEPS})
+    else:
+        stem = "conv" if s.x.inner == BLOCK else "conv_image"
+        b.call(b.tile(stem, s.map[1]), first=form.first, **operands, **s.steps)
 
 
 def _matrix(b, s: Sums) -> None:
@@ -148,8 +163,12 @@ def grad_weight(b, s: Sums, dy: Tensor) -> None:
         return
     form = Filters(b, s.filters, s.channels, s.groups, s.size, s.x.inner)
     dw, blocked = form.scratch(b), form.inner == BLOCK
-    b.call("conv_grad_weight" if blocked else "conv_image_grad_weight", x=form.source(s.x, *s.start), dy=dy,
-           first=form.first, bands=form.bands if blocked else 1, dw=form.taps(dw), **s.steps)
+    operands = {"x": form.source(s.x, *s.start), "dy": dy, "dw": form.taps(dw)}
+    if s.index and not blocked:
+        b.call("conv_image_pool_grad_weight", index=s.index, **operands, **{k: s.steps[k] for k in IMAGE_STEPS})
+    else:
+        b.call("conv_grad_weight" if blocked else "conv_image_grad_weight", first=form.first,
+               bands=form.bands if blocked else 1, **operands, **s.steps)
     inside, out = s.channels // s.groups, s.filters // s.groups
     b.call("unpack_filters", packed=dw, first=form.first, inputs=inside, outputs=out, groups=s.groups,
            dw=filter_view(b, s.size, inside, out, s.groups, gradient=True))

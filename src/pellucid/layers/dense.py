@@ -69,7 +69,7 @@ class Dense(Layer):
 
         return reference.dense(x, weight, parameters.get("bias")), backward
 
-    def fuses(self, b, followers):
+    def fuses(self, b, followers, x):
         return leading(followers, "ReLU")
 
     def lower(self, b, x, after=ALONE):

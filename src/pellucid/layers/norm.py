@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from .. import reference
 from ..geometry import BLOCK, blocks
-from .base import ALONE, Layer, Parameter, Shape, leading
+from .base import ALONE, Layer, Parameter, Shape, halves, leading
 from .initialisation import ones, zeros
 
 
@@ -63,13 +63,13 @@ class BatchNorm(Layer):
 
         return reference.batch_norm(x, weight, bias, mean, var, self.eps), backward
 
-    def fuses(self, b, followers):
+    def fuses(self, b, followers, x):
         if b.gradients and not b.training:
             return 0
-        count = leading(followers, "Add", "ReLU")
-        taken, rest = followers[:count], followers[count:]
-        alone = b.training and not any(type(layer).__name__ == "Add" for layer in taken)
-        return count + 1 if alone and rest and _halves(rest[0]) else count
+        count = leading(followers, "ReLU")
+        if b.training and len(x.logical) == 3 and halves(followers[count:]):
+            return count + 1
+        return leading(followers, "Add", "ReLU")
 
     def lower(self, b, x, after=ALONE):
         mean, inverse, scale = self._statistics(b, x)
@@ -139,12 +139,6 @@ def folded(b, node: str, norm: BatchNorm, channels: int, before):
     b.prepare("batch_norm_shift", mean=b.parameter("running_mean", node), scale=scale,
               bias=b.parameter("bias", node), before=before, shift=shift)
     return scale, shift
-
-
-def _halves(layer: Layer) -> bool:
-    """Whether it is a pooling of 2x2 maxima."""
-    return (type(layer).__name__ == "MaxPool" and layer.size in (2, (2, 2)) and layer.stride in (None, 2, (2, 2))
-            and layer.padding in (0, (0, 0), ((0, 0), (0, 0))))
 
 
 def _count(count: int) -> int:

@@ -51,8 +51,8 @@ def convolve(b, s) -> None:
     else:
         rows, images = max(TILES // tiles.x, 1), 1
     chunks = -(-tiles.y // rows) * -(-b.batch // images)
-    b.call("winograd", x=s.x.shifted(*s.start), u=u, tiles_x=tiles.x, tiles_y=tiles.y, rows=rows, images=images,
-           out_blocks=b.share(blocks(s.filters), chunks), **s.epilogue)
+    b.call("winograd_pool" if s.index else "winograd", x=s.x.shifted(*s.start), u=u, tiles_x=tiles.x, tiles_y=tiles.y,
+           rows=rows, images=images, out_blocks=b.share(blocks(s.filters), chunks), **s.epilogue)
 
 
 def grad_weight(b, s, dy) -> None:
