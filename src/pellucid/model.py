@@ -48,6 +48,7 @@ class Model:
         if seed is not None:
             for name, p in network.parameters().items():
                 self.buffer.arrays[name][...] = p.init(np.random.default_rng([seed, crc32(name.encode())]), p.shape)
+        self._image_bytes = sum(network.activation_bytes.values())
         self._plans: dict[int, Plan] = {}
         self._prepared: set[int] = set()
 
@@ -142,14 +143,11 @@ class Model:
             raise ValueError(f"expected images of shape (N, {', '.join(map(str, self.network.input_shape))}), "
                              f"got {images.shape}")
         out = np.empty((len(images), *self.network.output_shape), np.float32)
-        per_image = sum(self.network.activation_bytes.values())
         done = 0
         with LOCK:
             while done < len(images):
-                size = next(c for c in CHUNKS if c == 1 or c <= len(images) - done and c * per_image <= MEMORY)
-                plan = self._plan(size)
-                plan.forward(images[done:done + size])
-                out[done:done + size] = plan.value()
+                size = next(c for c in CHUNKS if c == 1 or c <= len(images) - done and c * self._image_bytes <= MEMORY)
+                out[done:done + size] = self._plan(size).outputs(images[done:done + size])
                 done += size
         return out
 
