@@ -156,18 +156,22 @@ class Plan:
         self.library.run(self._prepared)
 
     def forward(self, images: np.ndarray) -> None:
-        """Compute every value for a batch: (N, ...) float32 as the network reads them, or uint8 to be multiplied by
-        `scale` and moved by `shift`. Raises ValueError for another shape."""
-        self.library.run([self._load_call(images), *self._forward])
+        """Compute every value for `images`, as `load` takes them."""
+        self.library.run([self._taken(images), *self._forward])
+
+    def load(self, images: np.ndarray) -> None:
+        """Take in a batch: (N, ...) float32 as the network reads them, or uint8 to be multiplied by `scale` and moved
+        by `shift`. Raises ValueError for another shape."""
+        self.library.run([self._taken(images)])
 
     def outputs(self, images: np.ndarray) -> np.ndarray:
         """What `forward` and then `value` give, for less: a small network on one image takes but some microseconds."""
         store, out = self._stores[self.network.output]
-        self.library.run([self._load_call(images), *self._forward, store])
+        self.library.run([self._taken(images), *self._forward, store])
         return out
 
-    def _load_call(self, images: np.ndarray) -> Call:
-        """Take in a batch; the call that brings it into the engine's memory."""
+    def _taken(self, images: np.ndarray) -> Call:
+        """The call that takes in these images, which are copied to where it reads them."""
         target, load = (self.bytes_image, self._load_u8) if images.dtype == np.uint8 else (self.image, self._load_f32)
         if images.shape != target.shape:
             raise ValueError(f"this plan computes images of shape {target.shape}, got {images.shape}")
