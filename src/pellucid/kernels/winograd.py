@@ -18,6 +18,7 @@ from .machine import Machine, Program, blocked, channels, kernel, pin, places, v
 from .pointwise import f32, rectified
 from .pool import largest_of
 
+GROUP = 8  # tiles that lie side by side while the gradient to the filters is added up
 POINTS = 36  # of the 6x6 transformed tile: row * 6 + column
 GUARD = hl.TailStrategy.GuardWithIf
 
@@ -67,12 +68,23 @@ def transformed(name: str, transform, read, size: int, width: int, *at):
     return rows, whole
 
 
-def in_lanes(f: hl.Func, *unrolled: hl.Var) -> hl.Func:
-    """A tile's transform: channels in vectors, the points unrolled."""
-    f.bound_extent(f.args()[0], BLOCK).vectorize(f.args()[0], BLOCK)
+def by_register(stage: hl.Func, machine: Machine, *unrolled: hl.Var) -> hl.Var:
+    """A tile's transform, unrolled: one register of channels after another, so that its values fit in the registers.
+
+    Returns the variable that counts the registers of a block, just outside the unrolled loops.
+    """
+    lane, register, within = stage.args()[0], hl.Var("register"), hl.Var("within")
+    stage.split(lane, register, within, machine.lanes).reorder(within, *unrolled, register).vectorize(within)
     for v in unrolled:
-        f.unroll(v)
-    return f
+        stage.unroll(v)
+    return register
+
+
+def a_register(stage: hl.Func, machine: Machine, consumer: hl.Func, at: hl.Var) -> None:
+    """The first pass of a transform: for the register of channels that the second is at."""
+    stage.compute_at(consumer, at).bound_extent(stage.args()[0], machine.lanes).vectorize(stage.args()[0])
+    for v in stage.args()[-2:]:
+        stage.unroll(v)
 
 
 @kernel("winograd_filters")
@@ -91,10 +103,11 @@ def winograd_filters(machine: Machine) -> Program:
         (i < inputs) & (o < outputs), w[a, b, hl.min(i, inputs - 1), hl.min(o, outputs - 1), 0] * scale[k, kb], 0.0)
     rows, u = transformed("u", filter_transform, lambda a, b: taps[k, c, cb, kb, a, b], 3, 6, k, c, cb, kb)
     point, task = u.args()[-1], hl.Var("task")
-    u.bound(k, 0, BLOCK).bound(c, 0, BLOCK).bound(point, 0, POINTS).reorder(point, k, c, cb, kb)
-    u.vectorize(k, BLOCK).unroll(point).fuse(cb, kb, task).parallel(task)
-    in_lanes(rows.compute_at(u, c), *rows.args()[-2:])
-    in_lanes(taps.compute_at(u, c), a, b)
+    u.bound(k, 0, BLOCK).bound(c, 0, BLOCK).bound(point, 0, POINTS)
+    register = by_register(u, machine, point)
+    u.fuse(cb, kb, task).parallel(task)
+    a_register(rows, machine, u, register)
+    a_register(taps, machine, u, register)
     out = pin(u.output_buffer())
     out.dim(1).set_bounds(0, BLOCK).set_stride(BLOCK)
     for d in (2, 3):
@@ -147,10 +160,11 @@ def winograd(machine: Machine, pool: bool) -> Program:
     xi, yi, k_task, ty_task, n_task, task = variables("xi yi k_task ty_task n_task task")
     (out.bound(k, 0, BLOCK).split(X, tx, xi, side, GUARD).split(Y, ty, yi, side, GUARD)
         .split(ty, ty_task, ty, rows, GUARD).split(n, n_task, n, images, GUARD).split(kb, k_task, kb, out_blocks, GUARD)
-        .reorder(k, xi, yi, tx, ty, n, kb, k_task, ty_task, n_task).unroll(xi).unroll(yi).vectorize(k, BLOCK)
-        .fuse(k_task, ty_task, task).fuse(task, n_task, task).parallel(task))
+        .reorder(k, xi, yi, tx, ty, n, kb, k_task, ty_task, n_task))
+    register = by_register(out, machine, xi, yi)
+    out.fuse(k_task, ty_task, task).fuse(task, n_task, task).parallel(task)
     for f in (y_rows, tile_of_y):
-        in_lanes(f.compute_at(out, tx), *f.args()[5:])
+        a_register(f, machine, out, register)
         for one in f.args()[1:5]:
             f.bound_extent(one, 1)
     (M.compute_at(out, task).bound_extent(k, BLOCK).bound_extent(v, vectors).bound_extent(q, tiles)
@@ -159,9 +173,10 @@ def winograd(machine: Machine, pool: bool) -> Program:
     acc.compute_at(M, group).bound_extent(k, BLOCK).bound_extent(v, vectors).vectorize(k, BLOCK).unroll(v).unroll(q)
     acc.update().reorder(k, v, q, r.x, r.y).vectorize(k, BLOCK).unroll(v).unroll(q).unroll(r.x, 4)
     at.compute_at(out, task).bound_extent(q, tiles)
-    (in_lanes(V.compute_at(out, task), V.args()[-1]).bound_extent(q, tiles).bound_extent(V.args()[-1], POINTS)
-        .reorder_storage(c, q, V.args()[-1], cb, group).reorder(c, V.args()[-1], q, cb, group))
-    in_lanes(v_rows.compute_at(V, q), *v_rows.args()[-2:])
+    spot = V.args()[-1]
+    (V.compute_at(out, task).bound_extent(c, BLOCK).bound_extent(q, tiles).bound_extent(spot, POINTS)
+        .reorder_storage(c, q, spot, cb, group).reorder(c, spot, q, cb, group))
+    a_register(v_rows, machine, V, by_register(V, machine, spot))
 
     y, *index = out.output_buffers()
     pin(y)
@@ -179,26 +194,28 @@ def winograd(machine: Machine, pool: bool) -> Program:
 def winograd_grad_weight(machine: Machine) -> Program:
     """du(k, c, cb, kb, point, part) = the part's sum over tiles of (A dy A') . (B' d B).
 
-    A part is `chunks` chunks of `tiles` tiles each; a task sums a part for `out_blocks` blocks of output channels and
-    `in_blocks` of input channels. The number of parts is the caller's and does not come from the threads.
+    A part is `chunks` chunks of `groups` times 8 tiles; a task sums a part for `out_blocks` blocks of output channels
+    and `in_blocks` of input channels. The number of parts is the caller's and does not come from the threads.
     """
     columns = 8 if machine.registers > BLOCK else 4  # input channels in a register tile
     x, dy = blocked("x"), blocked("dy")
-    tiles_x, tiles_y, tiles, chunks, out_blocks, in_blocks = scalars = [
-        hl.Param(hl.Int(32), n) for n in ("tiles_x", "tiles_y", "tiles", "chunks", "out_blocks", "in_blocks")]
-    c, k, cb, kb, point, part, t, chunk = variables("c k cb kb point part t chunk")
+    tiles_x, tiles_y, groups, chunks, out_blocks, in_blocks = scalars = [
+        hl.Param(hl.Int(32), n) for n in ("tiles_x", "tiles_y", "groups", "chunks", "out_blocks", "in_blocks")]
+    c, k, q, group, cb, kb, point, part, chunk = variables("c k q group cb kb point part chunk")
 
     # The algorithm. Tiles past the last image count nothing.
-    at, column, row, image = places(t, (t,), tiles_x, tiles_y, x)
+    t = group * GROUP + q
+    at, column, row, image = places(t, (q, group), tiles_x, tiles_y, x)
     v_rows, V = transformed("V", input_transform, lambda a, b: x[c, 4 * column + a, 4 * row + b, cb, image], 6, 6,
-                            c, t, cb)
+                            c, q, group, cb)
     there = t < tiles_x * tiles_y * x.dim(4).extent()
     z_rows, Z = transformed("Z", gradient_transform, lambda a, b: hl.select(
-        there, dy[k, 4 * column + a, 4 * row + b, kb, image], 0.0), 4, 6, k, t, kb)
-    rt, rc = hl.RDom([(0, tiles)], "rt"), hl.RDom([(0, chunks)], "rc")
+        there, dy[k, 4 * column + a, 4 * row + b, kb, image], 0.0), 4, 6, k, q, group, kb)
+    rt, rc = hl.RDom([(0, GROUP), (0, groups)], "rt"), hl.RDom([(0, chunks)], "rc")
     acc, du = hl.Func("acc"), hl.Func("du")
+    one = rt.x, chunk * groups + rt.y
     acc[k, c, cb, kb, point, chunk] = 0.0
-    acc[k, c, cb, kb, point, chunk] += Z[k, chunk * tiles + rt.x, kb, point] * V[c, chunk * tiles + rt.x, cb, point]
+    acc[k, c, cb, kb, point, chunk] += Z[k, *one, kb, point] * V[c, *one, cb, point]
     du[k, c, cb, kb, point, part] = 0.0
     du[k, c, cb, kb, point, part] += acc[k, c, cb, kb, point, part * chunks + rc.x]
 
@@ -212,14 +229,15 @@ def winograd_grad_weight(machine: Machine) -> Program:
         stage.reorder(*inside, c_task, k_task, part).vectorize(k, BLOCK)
         stage.fuse(c_task, k_task, task).fuse(task, part, task).parallel(task)
     acc.compute_at(du, co).bound_extent(k, BLOCK).bound_extent(c, columns).vectorize(k, BLOCK).unroll(c)
-    acc.update().reorder(k, c, rt.x).vectorize(k, BLOCK).unroll(c)
-    at.compute_at(du, rc.x)
+    acc.update().reorder(k, c, rt.x, rt.y).vectorize(k, BLOCK).unroll(c).unroll(rt.x, 4)
+    at.compute_at(du, rc.x).bound_extent(q, GROUP)
     for rows, whole in ((v_rows, V), (z_rows, Z)):
-        lane, tile, block, spot = whole.args()
+        lane, *_, block, spot = whole.args()
         # Memory is taken once a task, not once a chunk.
-        (in_lanes(whole.compute_at(du, rc.x).hoist_storage(du, task), spot).bound_extent(spot, POINTS)
-            .reorder_storage(lane, tile, block, spot).reorder(lane, spot, tile, block))
-        in_lanes(rows.compute_at(whole, tile), *rows.args()[-2:])
+        (whole.compute_at(du, rc.x).hoist_storage(du, task).bound_extent(lane, BLOCK).bound_extent(q, GROUP)
+            .bound_extent(spot, POINTS).reorder_storage(lane, q, spot, group, block)
+            .reorder(lane, spot, q, group, block))
+        a_register(rows, machine, whole, by_register(whole, machine, spot))
 
     out = pin(du.output_buffer())
     out.dim(1).set_bounds(0, BLOCK).set_stride(BLOCK)
@@ -245,13 +263,12 @@ def winograd_filter_gradient(machine: Machine) -> Program:
     oo, at, task = variables("oo at task")
     (dw.bound(tap, 0, 9).split(o, oo, o, BLOCK, GUARD).reorder(tap, o, ci, oo).unroll(tap).fuse(ci, oo, at)
         .split(at, task, at, 8, GUARD).parallel(task))
-    (in_lanes(total.compute_at(dw, at), point).bound_extent(point, POINTS).bound_extent(ci, 1).bound_extent(kb, 1))
+    (total.compute_at(dw, at).bound_extent(k, BLOCK).bound_extent(point, POINTS).bound_extent(ci, 1)
+        .bound_extent(kb, 1).vectorize(k, BLOCK))
     total.update().reorder(k, point, parts.x).vectorize(k, BLOCK)
-    in_lanes(rows.compute_at(dw, at), *rows.args()[-2:])
-    in_lanes(taps.compute_at(dw, at), tap)
-    for f in (rows, taps):
-        f.bound_extent(ci, 1).bound_extent(kb, 1)
-    taps.bound_extent(tap, 9)
+    (taps.compute_at(dw, at).bound_extent(k, BLOCK).bound_extent(ci, 1).bound_extent(kb, 1).bound_extent(tap, 9))
+    rows.bound_extent(ci, 1).bound_extent(kb, 1)
+    a_register(rows, machine, taps, by_register(taps, machine, tap))
     out = dw.output_buffer()
     out.dim(0).set_bounds(0, 9)
     for d in (1, 2):
