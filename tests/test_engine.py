@@ -62,7 +62,7 @@ def test_a_convolution_without_its_halo_is_an_exception():
     x, y = blocked(), blocked()
     arguments = {"w": np.zeros((1, 1, 3, 3, 16, 16), np.float32), "bias": np.zeros((1, 16), np.float32),
                  "residual": blocked(),
-                 "first": np.zeros(1, np.int32), "relu": 0, "stride_x": 1, "stride_y": 1, "dilation_x": 1,
+                 "first": np.zeros(1, np.int32), "relu": 0, "rows": 3, "stride_x": 1, "stride_y": 1, "dilation_x": 1,
                  "dilation_y": 1}
     with pytest.raises(KernelError, match="conv_1"):
         bind("conv_1", x=x, y=y, **arguments)()

@@ -148,6 +148,11 @@ class Builder:
         each = -(-blocks // parts)
         return each + each % 2  # kernels may take blocks in pairs
 
+    def rows(self, height: int, blocks: int) -> int:
+        """Rows of a map for a task that has one block of its channels for one image. It changes no result."""
+        parts = -(-TASKS_OF_THREAD * self.threads // (blocks * self.batch))
+        return max(-(-height // parts), 1)
+
     # Calls.
 
     def call(self, kernel: str, **arguments) -> None:

@@ -59,8 +59,8 @@ def conv(machine: Machine, columns: int, inner: int | None) -> Program:
     x, w = operands("x", inner), packed_filters("w", inner)
     bias, residual = channels("bias"), blocked("residual")
     first = hl.ImageParam(hl.Int(32), 1, "first")
-    scalars = [hl.Param(hl.Int(32), n) for n in ("stride_x", "stride_y", "dilation_x", "dilation_y", "relu")]
-    sx, sy, dx, dy, relu = scalars
+    scalars = [hl.Param(hl.Int(32), n) for n in ("stride_x", "stride_y", "dilation_x", "dilation_y", "rows", "relu")]
+    sx, sy, dx, dy, rows, relu = scalars
     k, q, X, Y, kb, n = variables("k q X Y kb n")
 
     # The algorithm. q counts the tk blocks of output channels in the register tile.
@@ -76,12 +76,13 @@ def conv(machine: Machine, columns: int, inner: int | None) -> Program:
     total = acc[k, kb % tk, X, Y, kb // tk, n] + bias[k, kb] + residual[k, X, Y, kb, n]
     out[k, X, Y, kb, n] = rectified(total, relu)
 
-    # The schedule: tk x columns accumulators live in registers across the whole reduction; one task an image
-    # and tile of output channels.
-    xo, ko, ki, task = variables("xo ko ki task")
+    # The schedule: tk x columns accumulators live in registers across the whole reduction; one task `rows` rows of an
+    # image and a tile of output channels.
+    xo, yo, ko, ki, task = variables("xo yo ko ki task")
     (out.split(kb, ko, ki, tk, hl.TailStrategy.GuardWithIf)
-        .split(X, xo, X, columns, hl.TailStrategy.ShiftInwards)
-        .reorder(k, X, ki, xo, Y, ko, n).vectorize(k, BLOCK).unroll(X).unroll(ki).fuse(ko, n, task).parallel(task))
+        .split(X, xo, X, columns, hl.TailStrategy.ShiftInwards).split(Y, yo, Y, rows, hl.TailStrategy.GuardWithIf)
+        .reorder(k, X, ki, xo, Y, ko, yo, n).vectorize(k, BLOCK).unroll(X).unroll(ki)
+        .fuse(ko, yo, task).fuse(task, n, task).parallel(task))
     acc.compute_at(out, xo).bound_extent(q, tk).vectorize(k).unroll(q).unroll(X)
     acc.update().reorder(k, q, X, r[0], r[1], r[2], r[3], Y, kb, n).vectorize(k).unroll(q).unroll(X)
     # The stride of the hot loop becomes a constant. The gradient to an input has stride 1.

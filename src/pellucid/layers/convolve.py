@@ -17,6 +17,7 @@ from .filters import filter_view
 if TYPE_CHECKING:
     from ..engine.tensor import Argument, Tensor
 
+STRIP_BYTES = 3 << 13  # of input and gradient that are multiplied at a time for the filters: they stay in the L1 cache
 MATRIX_BYTES = 1 << 18  # of input that a task of a 1x1 convolution copies side by side: it stays in the L2 cache
 IMAGE_STEPS = ("stride_y", "stride_x", "dilation_y")  # what is left of stride and dilation for an image's runs of taps
 
@@ -115,7 +116,8 @@ def _direct(b, s: Sums) -> None:
         b.call("conv_image_pool", **operands, **{k: s.steps[k] for k in IMAGE_STEPS})
     else:
         stem = "conv" if s.x.inner == BLOCK else "conv_image"
-        b.call(b.tile(stem, s.map[1]), first=form.first, **operands, **s.steps)
+        rows = b.rows(s.map[0], blocks(s.filters))
+        b.call(b.tile(stem, s.map[1]), first=form.first, rows=rows, **operands, **s.steps)
 
 
 def _matrix(b, s: Sums) -> None:
@@ -167,8 +169,9 @@ def grad_weight(b, s: Sums, dy: Tensor) -> None:
     if s.index and not blocked:
         b.call("conv_image_pool_grad_weight", index=s.index, **operands, **{k: s.steps[k] for k in IMAGE_STEPS})
     else:
-        b.call("conv_grad_weight" if blocked else "conv_image_grad_weight", first=form.first,
-               bands=form.bands if blocked else 1, **operands, **s.steps)
+        row = 4 * BLOCK * (s.map[1] + s.stride[0] * (s.map[1] * s.stride[1] + s.size[1]))  # bytes of dy and x
+        b.call("conv_grad_weight" if blocked else "conv_image_grad_weight", first=form.first, **operands, **s.steps,
+               bands=form.bands if blocked else 1, rows=max(min(STRIP_BYTES // row, s.map[0]), 1))
     inside, out = s.channels // s.groups, s.filters // s.groups
     b.call("unpack_filters", packed=dw, first=form.first, inputs=inside, outputs=out, groups=s.groups,
            dw=filter_view(b, s.size, inside, out, s.groups, gradient=True))

@@ -88,12 +88,13 @@ class Dense(Layer):
         as_rows = ((BLOCK, 1), (BLOCK, BLOCK), (1, SQUARE), (1, SQUARE), (rows, SQUARE), (k_blocks, SQUARE * rows))
         b.call(b.tile("conv", b.batch), x=matrix, w=packed.seen(*as_rows),
                bias=b.parameter("bias") if self.bias else b.zeros((k_blocks, BLOCK)), first=zeros[:k_blocks],
-               residual=b.nothing((k_blocks, 1, b.batch, 1)), relu=int(relu), y=y.matrix(), **product)
+               residual=b.nothing((k_blocks, 1, b.batch, 1)), relu=int(relu), rows=1, y=y.matrix(),
+               **product)
 
         def backward(dy):
             dy = epilogue_gradient(b, y, dy, relu, self.bias)
             dw = b.scratch(packed.shape)
-            b.call("conv_grad_weight", x=matrix, dy=dy.matrix(), first=zeros[:k_blocks], bands=rows,
+            b.call("conv_grad_weight", x=matrix, dy=dy.matrix(), first=zeros[:k_blocks], bands=rows, rows=1,
                    dw=dw.seen(*as_rows), **product)
             b.call("unpack_filters", packed=dw, first=zeros[:k_blocks], inputs=channels, outputs=self.units, groups=1,
                    dw=b.filters("weight", 0, *source, gradient=True))
@@ -109,7 +110,7 @@ class Dense(Layer):
                                          (k_blocks, SQUARE), (c_blocks, across * positions)))
             out = dx.matrix() if positions == 1 else _rows(b, b.scratch((rows, b.batch, BLOCK)))
             b.call(b.tile("conv", b.batch), x=dy.matrix(), bias=b.zeros((rows, BLOCK)), first=zeros[:rows], relu=0,
-                   residual=b.nothing((rows, 1, b.batch, 1)),
+                   rows=1, residual=b.nothing((rows, 1, b.batch, 1)),
                    w=turned.seen((BLOCK, 1), (BLOCK, BLOCK), (1, SQUARE), (1, SQUARE), (k_blocks, SQUARE),
                                  (rows, across)),
                    y=out.matrix if positions > 1 else out, **product)
