@@ -10,15 +10,13 @@ from .pointwise import rectified
 GUARD = hl.TailStrategy.GuardWithIf
 
 
-@kernel("conv_matrix")
-def conv_matrix(machine: Machine) -> Program:
+def conv_matrix(machine: Machine, columns: int) -> Program:
     """y(k, x, y, kb, n) = act(bias(k, kb) + sum of w(k, c, cb, kb) x(c, stride_x x, stride_y y, cb, n) + residual).
 
     A task copies `rows` rows of `images` images side by side and multiplies them by `out_blocks` blocks of filters.
     Positions are numbered t = x + width (y + height n), so a register tile does not end with a row.
     """
     vectors = 2 // machine.vectors or 1
-    columns = 12 if machine.registers > BLOCK else 6
     x, bias, residual, w = blocked("x"), channels("bias"), blocked("residual"), packed_filters("w", BLOCK)
     width, height, stride_x, stride_y, rows, images, out_blocks, relu = scalars = [hl.Param(hl.Int(32), n) for n in (
         "width", "height", "stride_x", "stride_y", "rows", "images", "out_blocks", "relu")]
@@ -57,3 +55,9 @@ def conv_matrix(machine: Machine) -> Program:
         for d in dims:
             p.dim(d).set_min(0)
     return Program([out], [x, w, bias, residual, *scalars])
+
+
+# Columns of a register tile: as many as fit in the registers, for each instruction set one number.
+for _columns, _fits in ((2, lambda m: m.registers < 8 * m.vectors), (12, lambda m: m.registers >= 32 * m.vectors),
+                        (6, lambda m: 8 * m.vectors <= m.registers < 32 * m.vectors)):
+    kernel(f"conv_matrix_{_columns}", _columns, when=_fits)(conv_matrix)

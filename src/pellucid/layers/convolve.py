@@ -121,18 +121,30 @@ def _direct(b, s: Sums) -> None:
 
 
 def _matrix(b, s: Sums) -> None:
-    packed = b.scratch((blocks(s.filters), blocks(s.channels), 1, 1, BLOCK, BLOCK))
-    b.prepare("pack_filters", w=filter_view(b, **s.weight), scale=s.scale, first=b.constant([0] * blocks(s.filters)),
-              inner=BLOCK, packed=packed)
+    form = Filters(b, s.filters, s.channels, 1, (1, 1), BLOCK)
+    packed = form.scratch(b)
+    b.prepare("pack_filters", w=filter_view(b, **s.weight), scale=s.scale, first=form.first, inner=BLOCK, packed=packed)
+    (columns,) = b.library.tiles("conv_matrix")
     height, width = s.map
-    most = max(MATRIX_BYTES // (4 * BLOCK * blocks(s.channels)), 24)  # positions of a task
+    most = max(MATRIX_BYTES // (4 * BLOCK * blocks(s.channels)), 4 * columns)  # positions of a task
     if height * width <= most:
-        rows, images = height, min(most // (height * width), b.batch)
+        rows, images = height, _fewest(b.batch, height * width, most, columns)
     else:
-        rows, images = max(most // width, 1), 1
+        rows, images = _fewest(height, width, most, columns), 1
     chunks = -(-height // rows) * -(-b.batch // images)
-    b.call("conv_matrix", x=s.x.shifted(*s.start), w=packed, width=width, height=height, stride_x=s.stride[1],
-           stride_y=s.stride[0], rows=rows, images=images, out_blocks=b.share(blocks(s.filters), chunks), **s.epilogue)
+    b.call(f"conv_matrix_{columns}", x=s.x.shifted(*s.start), w=packed, width=width, height=height, rows=rows,
+           images=images, stride_x=s.stride[1], stride_y=s.stride[0], out_blocks=b.share(blocks(s.filters), chunks),
+           **s.epilogue)
+
+
+def _fewest(count: int, each: int, most: int, columns: int) -> int:
+    """How many of `count` rows (or images) of `each` positions a task should take, at most `most` positions, so that
+    register tiles of `columns` positions waste least; the largest such number."""
+    def tiles(taken: int) -> int:
+        last = count % taken
+        return count // taken * -(-taken * each // columns) + -(-last * each // columns)
+
+    return min(range(max(min(most // each, count), 1), 0, -1), key=tiles)
 
 
 def _depthwise(b, s: Sums) -> None:
