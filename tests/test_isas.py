@@ -251,7 +251,7 @@ def test_objects_are_named_by_all_that_makes_them(monkeypatch, tmp_path):
     with open(tmp_path / "conv.py", "a") as f:
         f.write("# other\n")
     changed = {made[0] for made, value in keys().items() if value != before[made]}
-    assert changed == {"conv", "conv_weight", "matrix"}  # and what is built on it
+    assert changed == {"conv", "conv_pool", "conv_weight", "matrix"}  # and what is built on it
     with open(tmp_path / "machine.py", "a") as f:
         f.write("# other\n")
     assert not set(keys().values()) & set(before.values())

@@ -18,14 +18,9 @@ from .pointwise import rectified
 TILES = (1, 2, 3, 4, 5, 6, 8, 14)
 
 
-def filter_blocks(machine: Machine) -> int:
-    """Blocks of output channels in a register tile: two where one block is a single register."""
-    return max(2 // machine.vectors, 1)
-
-
 def fits(machine: Machine, columns: int) -> bool:
     """Whether the accumulators, one row of filters and a broadcast value fit in the registers."""
-    vectors = machine.vectors * filter_blocks(machine)
+    vectors = machine.vectors * machine.pair
     return (columns + 1) * vectors + 1 <= machine.registers
 
 
@@ -55,7 +50,7 @@ def conv(machine: Machine, columns: int, inner: int | None) -> Program:
     `inner` is 16 for blocked inputs; None for the image itself, whose rows hold all (channel, column) pairs of a
     window in one run of any length.
     """
-    tk = filter_blocks(machine)
+    tk = machine.pair
     x, w = operands("x", inner), packed_filters("w", inner)
     bias, residual = channels("bias"), blocked("residual")
     first = hl.ImageParam(hl.Int(32), 1, "first")

@@ -2,7 +2,7 @@
 
 import halide as hl
 
-from .conv import filter_blocks, operands, packed_filters
+from .conv import operands, packed_filters
 from .machine import LANES_OF_BLOCK as BLOCK
 from .machine import Machine, Program, blocked, channels, kernel, pin, variables
 from .pointwise import rectified
@@ -15,7 +15,7 @@ def conv_image_pool(machine: Machine) -> Program:
 
     The sums are those of `conv_image`: of w(k, c, 0, j, 0, kb) x(c, sx x, sy y + dy j, 0, n).
     """
-    tk = filter_blocks(machine)
+    tk = machine.pair
     x, w, bias = operands("x", None), packed_filters("w", None), channels("bias")
     sx, sy, dy, relu = scalars = [hl.Param(hl.Int(32), n) for n in ("stride_x", "stride_y", "dilation_y", "relu")]
     k, q, X, Y, kb, n = variables("k q X Y kb n")

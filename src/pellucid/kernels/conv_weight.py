@@ -13,7 +13,7 @@ from .machine import Machine, Program, blocked, kernel, pin, variables
 
 def tile(machine: Machine, inner: int | None) -> int:
     """Input channels in the register tile. An image's runs of taps are short and often three long."""
-    return 3 if not inner else (8 if machine.registers > BLOCK else 4)
+    return machine.half() if inner else 3
 
 
 def conv_grad_weight(machine: Machine, inner: int | None) -> Program:

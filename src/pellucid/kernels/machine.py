@@ -29,6 +29,16 @@ class Machine:
         """Registers that one block of channels fills."""
         return LANES_OF_BLOCK // self.lanes
 
+    @property
+    def pair(self) -> int:
+        """Blocks of channels in a register tile: two where one block is a single register."""
+        return max(2 // self.vectors, 1)
+
+    def half(self, blocks: int = 1) -> int:
+        """Columns of so many blocks that fill half of the registers with accumulators, at most 8: enough to hide the
+        latency of a multiply-add."""
+        return max(min(self.registers // 2 // (self.vectors * blocks), 8), 1)
+
 
 @dataclass(frozen=True)
 class Program:

@@ -16,7 +16,7 @@ def conv_matrix(machine: Machine, columns: int) -> Program:
     A task copies `rows` rows of `images` images side by side and multiplies them by `out_blocks` blocks of filters.
     Positions are numbered t = x + width (y + height n), so a register tile does not end with a row.
     """
-    vectors = 2 // machine.vectors or 1
+    vectors = machine.pair
     x, bias, residual, w = blocked("x"), channels("bias"), blocked("residual"), packed_filters("w", BLOCK)
     width, height, stride_x, stride_y, rows, images, out_blocks, relu = scalars = [hl.Param(hl.Int(32), n) for n in (
         "width", "height", "stride_x", "stride_y", "rows", "images", "out_blocks", "relu")]

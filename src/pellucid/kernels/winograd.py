@@ -125,7 +125,8 @@ def winograd(machine: Machine, pool: bool) -> Program:
     A task transforms `rows` rows of tiles of `images` images, multiplies and transforms back, for `out_blocks` blocks
     of output channels.
     """
-    vectors, tiles = 2 // machine.vectors or 1, 8 if machine.registers > BLOCK else 4
+    vectors = machine.pair
+    tiles = machine.half(vectors)
     x, bias, residual = blocked("x"), channels("bias"), blocked("residual")
     u = pin(hl.ImageParam(hl.Float(32), 5, "u"))
     tiles_x, tiles_y, rows, images, out_blocks, relu = scalars = [
@@ -197,7 +198,7 @@ def winograd_grad_weight(machine: Machine) -> Program:
     A part is `chunks` chunks of `groups` times 8 tiles; a task sums a part for `out_blocks` blocks of output channels
     and `in_blocks` of input channels. The number of parts is the caller's and does not come from the threads.
     """
-    columns = 8 if machine.registers > BLOCK else 4  # input channels in a register tile
+    columns = machine.half()  # input channels in a register tile
     x, dy = blocked("x"), blocked("dy")
     tiles_x, tiles_y, groups, chunks, out_blocks, in_blocks = scalars = [
         hl.Param(hl.Int(32), n) for n in ("tiles_x", "tiles_y", "groups", "chunks", "out_blocks", "in_blocks")]
