@@ -24,7 +24,7 @@ from pellucid.engine import algorithms
 GRID = [(112, 32, 64), (56, 64, 64), (28, 32, 32), (32, 64, 64), (14, 32, 64), (16, 64, 128), (8, 64, 64), (8, 32, 64),
         (4, 32, 64), (28, 128, 128), (16, 128, 128), (8, 128, 256), (14, 256, 256), (8, 256, 256), (4, 256, 512),
         (28, 512, 512), (14, 512, 512), (7, 512, 512), (4, 512, 512), (7, 128, 128), (2, 512, 512), (4, 128, 128)]
-WORK = 2e9  # multiply-adds of a run
+WORK = 8e9  # multiply-adds of a run: packing the filters is a small part of it, as it is in training
 MOST = 128  # images
 
 

@@ -11,6 +11,7 @@ from three_ways import normals
 import pellucid
 import pellucid.modelfile
 from pellucid import Model, Network, Preprocessing
+from pellucid.engine.plan import Plan
 from pellucid.layers import BatchNorm, Conv, Dense, Flatten, MaxPool, ReLU, Softmax
 from pellucid.network import Sequential
 
@@ -158,11 +159,31 @@ def test_a_copy_is_a_model_of_its_own(copied):
 def test_large_images_are_computed_a_few_at_a_time(monkeypatch):
     asked, x = model(), normals(np.random.default_rng(0), 70, 6, 6, 2)
     expected = asked.logits(x)
-    assert set(asked._plans) == {64, 1}  # 70 = 64 + 6 of one
+    assert set(asked._plans) == {64, 4, 1}  # 70 = 64 + 4 + 1 + 1
     monkeypatch.setattr("pellucid.model.MEMORY", 8 * sum(asked.network.activation_bytes.values()))
     frugal = model()
     np.testing.assert_array_equal(frugal.logits(x), expected)
-    assert set(frugal._plans) == {8, 1}
+    assert set(frugal._plans) == {4, 1}
+
+
+def test_filters_are_packed_once_for_all_batches():
+    asked, x = model(), normals(np.random.default_rng(0), 5, 6, 6, 2)
+    before = asked.logits(x)
+    four, one = asked._plans[4], asked._plans[1]
+    assert four.prepared is one.prepared and four.prepared.memory.nbytes > 0
+    asked.load_parameters({name: -value for name, value in asked.parameters.items()})
+    after = asked.logits(x)
+    assert not np.array_equal(after, before)
+    fresh = model()
+    fresh.load_parameters(dict(asked.parameters))
+    np.testing.assert_array_equal(fresh.logits(x), after)
+
+
+def test_plans_of_other_networks_share_nothing():
+    asked, other = model(), Model(Network.build((6, 6, 2), Conv(40, 3)))
+    asked.logits(np.zeros((1, 6, 6, 2), np.float32))
+    with pytest.raises(ValueError, match="one network"):
+        Plan(other.network, other.buffer, 1, prepared=asked._plans[1].prepared)
 
 
 def test_threads_may_share_a_model():

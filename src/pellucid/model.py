@@ -19,8 +19,8 @@ from .network import Network
 from .preprocessing import Preprocessing
 
 FORMAT = "1"  # of the metadata; a reader refuses what it does not know
-CHUNKS = (64, 8, 1)  # images computed at a time
-MEMORY = 2**30  # bytes of activations that a chunk may need, unless a single image needs more
+CHUNKS = (64, 16, 4, 1)  # images computed at a time
+MEMORY = 2**32  # bytes that all activations of a chunk may have; memory is used again, so it takes a fraction of them
 
 
 class Model:
@@ -50,7 +50,7 @@ class Model:
                 self.buffer.arrays[name][...] = p.init(np.random.default_rng([seed, crc32(name.encode())]), p.shape)
         self._image_bytes = sum(network.activation_bytes.values())
         self._plans: dict[int, Plan] = {}
-        self._prepared: set[int] = set()
+        self._prepared = False  # whether what depends on the parameters alone is up to date
 
     @property
     def parameters(self) -> dict[str, np.ndarray]:
@@ -78,7 +78,7 @@ class Model:
 
     def changed(self) -> None:
         """Say that the parameters in `buffer` were written to."""
-        self._prepared.clear()
+        self._prepared = False
 
     # Asking it.
 
@@ -153,12 +153,13 @@ class Model:
 
     def _plan(self, batch: int) -> Plan:
         if batch not in self._plans:
-            plan = self._plans[batch] = Plan(self.network, self.buffer, batch)
+            known = next(iter(self._plans.values()), None)
+            plan = self._plans[batch] = Plan(self.network, self.buffer, batch, prepared=known and known.prepared)
             if self.preprocessing:
                 plan.scale[:], plan.shift[:] = self.preprocessing.scale, self.preprocessing.shift
-        if batch not in self._prepared:
+        if not self._prepared:
             self._plans[batch].prepare()
-            self._prepared.add(batch)
+            self._prepared = True
         return self._plans[batch]
 
     # As data.

@@ -7,6 +7,7 @@ each call is bound to addresses that never change.
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Collection
 from dataclasses import dataclass
 from zlib import crc32
 
@@ -168,22 +169,50 @@ class Builder:
 
     # Memory.
 
-    def bind(self) -> tuple[list[Call], list[Call], np.ndarray]:
-        """Lay out memory and bind every call: (prepared calls, calls, the arena)."""
+    def bind(self, prepared: Prepared | None = None) -> tuple[list[Call], list[Call], np.ndarray, Prepared]:
+        """Lay out memory and bind every call: (prepared calls, calls, the arena, what is prepared).
+
+        `prepared` is that of a plan of the same network and parameters for another batch, to be shared with it.
+        """
         for time, note in enumerate(self.notes):
             for a in note.arguments.values():
                 if isinstance(a, Argument) and a.storage:
                     a.storage.touch(time)
-        for note in self.prepared:  # what is prepared once must outlive every run
-            for a in note.arguments.values():
-                if isinstance(a, Argument) and a.storage:
-                    a.storage.pinned = True
-        arena = allocate([s for s in self._storages if s.first is not None or s.pinned])
-        return [self._bound(n) for n in self.prepared], [self._bound(n) for n in self.notes], arena
+        # What is prepared once lies apart: it outlives every run and does not depend on the batch.
+        once = dict.fromkeys(a.storage for note in self.prepared for a in note.arguments.values()
+                             if isinstance(a, Argument) and a.storage)
+        prepared = prepared or Prepared([s.size() for s in once])
+        prepared.place(once)
+        arena = allocate([s for s in self._storages if s not in once and (s.first is not None or s.pinned)])
+        return [self._bound(n) for n in self.prepared], [self._bound(n) for n in self.notes], arena, prepared
 
     def _bound(self, note: Note) -> Call:
         values = {k: a.view() if isinstance(a, Argument) else a for k, a in note.arguments.items()}
         return self.library.kernel(note.kernel).bind(**values)
+
+
+class Prepared:
+    """Memory for what depends on the parameters alone: packed filters, folded normalisations. Plans share it."""
+
+    def __init__(self, sizes: list[int]):
+        self.sizes = sizes
+        starts = np.cumsum([0, *(-(-size // ALIGNMENT) * ALIGNMENT for size in sizes)])
+        _require(int(starts[-1]))
+        self.memory, self._starts = aligned(int(starts[-1])), starts[:-1]
+
+    def place(self, storages: Collection[Storage]) -> None:
+        """Give each its address, in order. Raises ValueError unless they are of these sizes."""
+        if [s.size() for s in storages] != self.sizes:
+            raise ValueError("plans share what they prepare only if they are of one network")
+        for storage, start in zip(storages, self._starts, strict=True):
+            storage.address = self.memory.ctypes.data + int(start)
+
+
+def _require(size: int) -> None:
+    """Raise MemoryError unless the machine has so many bytes."""
+    if size > (memory := processors.memory()):
+        raise MemoryError(f"the network's values take {size / 1e9:,.1f} GB, more than the {memory / 1e9:,.1f} GB of "
+                          "memory there is; use smaller images or a smaller batch")
 
 
 def _argument(value):
@@ -218,9 +247,7 @@ def allocate(storages: list[Storage]) -> np.ndarray:
             end += size
         slot[3] = until
         places[s] = slot[0]
-    if end > (memory := processors.memory()):
-        raise MemoryError(f"the network's values take {end / 1e9:,.1f} GB, more than the {memory / 1e9:,.1f} GB of "
-                          "memory there is; use smaller images or a smaller batch")
+    _require(end)
     arena = aligned(end)
     for s, offset in places.items():
         s.address = arena.ctypes.data + offset

@@ -13,7 +13,7 @@ import numpy as np
 from ..geometry import BLOCK
 from ..layers.base import Epilogue
 from ..network import INPUT, Network, Node
-from .builder import Builder
+from .builder import Builder, Prepared
 from .library import Call, Library, library
 from .parameters import ParameterBuffer
 from .tensor import Tensor, aligned
@@ -25,12 +25,14 @@ class Plan:
     `gradient` is where the parameters' gradients go; without it there is no backward pass. The backward pass begins
     from the loss, if one is given (then `labels` are read and `losses` written), else from `cotangent`.
     `taps` names nodes, or "input", whose values `value` can read. `input_gradient` asks for the gradient to the images.
+    `prepared` is that of another plan of this network, parameters and mode: what one has prepared serves both.
     Raises ValueError for an unknown tap or a loss that does not fit the output, KernelError without usable kernels.
     """
 
     def __init__(self, network: Network, parameters: ParameterBuffer, batch: int, *,
                  gradient: ParameterBuffer | None = None, training: bool = False, loss=None,
-                 taps: Collection[str] = (), input_gradient: bool = False, kernels: Library | None = None):
+                 taps: Collection[str] = (), input_gradient: bool = False, kernels: Library | None = None,
+                 prepared: Prepared | None = None):
         self.network, self.batch, self.library = network, batch, kernels or library()
         b = self._builder = Builder(self.library, batch, parameters, gradient, training)
         self._taps = {name if name == INPUT else network.node(name).name for name in taps} | {network.output}
@@ -48,7 +50,7 @@ class Plan:
         self._forward_end = len(b.notes)
         if gradient is not None:
             self._lower_backward(b, values, loss)
-        self._bind(b, values)
+        self._bind(b, values, prepared)
 
     # Making the plan.
 
@@ -127,7 +129,7 @@ class Plan:
     def _load(self, b: Builder, source: np.ndarray, kernel: str, target: Tensor, scale, shift) -> None:
         b.call(kernel, image=_as_image(source), scale=scale, shift=shift, inner=target.inner, y=target)
 
-    def _bind(self, b: Builder, values: dict[str, Tensor]) -> None:
+    def _bind(self, b: Builder, values: dict[str, Tensor], prepared: Prepared | None) -> None:
         """The network's own calls, then, bound apart, loading either kind of image and storing what is tapped."""
         end = len(b.notes)
         x = values[INPUT]
@@ -137,7 +139,7 @@ class Plan:
             out = np.zeros((self.batch, *self.network.shapes[name]), np.float32)
             self._stores[name] = (len(b.notes), out)
             b.call("store_f32", x=values[name], out=_as_image(out))
-        self._prepared, calls, self._arena = b.bind()
+        self._prepared, calls, self._arena, self.prepared = b.bind(prepared)
         self._calls, self._load_f32, self._load_u8 = calls[:end], calls[end], calls[end + 1]
         self._stores = {name: (calls[i], out) for name, (i, out) in self._stores.items()}
         self._forward = self._calls[:self._forward_end]
@@ -148,8 +150,8 @@ class Plan:
 
     @property
     def memory(self) -> int:
-        """Bytes of the arena."""
-        return self._arena.nbytes
+        """Bytes of the arena and of what is prepared."""
+        return self._arena.nbytes + self.prepared.memory.nbytes
 
     def prepare(self) -> None:
         """Do what depends on the parameters alone. To be called after they change, unless training."""
