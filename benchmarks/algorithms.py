@@ -14,7 +14,7 @@ from unittest import mock
 
 import numpy as np
 from kernels import PASSES, ours
-from machine import arguments, described, interleaved, medians, record_header, teller
+from machine import BUSY, arguments, described, interleaved, medians, record_header, teller
 from problems import parse
 
 import pellucid
@@ -58,7 +58,9 @@ def main() -> None:
             rows[direction].append([side, side, channels, filters, ratio])
         shape = f"h{side} w{side} c{channels} k{filters}"
         tell(f"  {shape:22}" + "".join(f"{direction} {ratio:5.2f}  " for direction, ratio in found.items()))
-    if options.write:
+    if options.write and record["busy"] > BUSY:
+        tell("not written: the machine was busy")
+    elif options.write:
         table = algorithms.table() if algorithms.TABLE.exists() else {}
         table[record["isa"]] = rows
         lines = [f' "{isa}": {{\n' + ",\n".join(

@@ -5,7 +5,7 @@
 Cases, all unless some are named: lenet@128 lenet@1 cifar_vgg@128 cifar_resnet18@128 vgg16@1 vgg16@16 resnet50@1
 resnet50@16. Ours is `model.logits(images)`, on float32 images as they come, everything included. `peers.py` says how
 the peers are run; each must find our logits, to 1e-3 of the largest, before it is timed. Weights are random, running
-statistics and the scales of batch normalisation too, so that folding them is put to the test. A timed run is 20 ms of
+statistics and the scales of batch normalisation too, so that folding them is put to the test. A timed run is 0.1 s of
 calls or one call, rivals taking turns, and what is given is the median. A peer that is not installed or does not work
 is left out, and standard error says so:
 

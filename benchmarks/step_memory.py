@@ -32,7 +32,8 @@ def largest() -> int:
 def main(rival: str, name: str, batch: str, threads: str) -> None:
     torch.set_num_threads(int(threads))
     pellucid.set_threads(int(threads))
-    library()
+    if rival == "pellucid":
+        library()  # it also changes how the process keeps freed memory, which is not the peer's
     images, labels = data(name, int(batch))
     (PROCESS / "clear_refs").write_text("5")  # the largest size is that of now: importing may have taken more
     before = largest()

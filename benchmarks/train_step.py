@@ -13,8 +13,9 @@ included, for us and for PyTorch in the better of its two layouts (`step_memory.
 the engine counts itself: `TrainStep.memory()` and the parameters.
 
 The bytes that a step moves at least: every value that is kept is written and read once forward, read again backward,
-and its gradient is written and read; the images are read twice. No value is kept where only pointwise layers (ReLU,
-Add, Flatten, Dropout) read it: they can be computed as it is made. A parameter is read forward and backward, its
+and its gradient is written and read; the images are read twice. No value is kept where only ReLU, Add, Flatten,
+Dropout or 2x2 maxima read it: they can be computed as it is made. GFLOP/s count direct products, so that Winograd's
+algorithm may pass the peak. A parameter is read forward and backward, its
 gradient written and read, its momentum and itself read and written by the update. The time these bytes take is at
 the bandwidth measured for copying memory; values that stay in a cache may beat it.
 """
@@ -35,9 +36,10 @@ from steps import BATCHES, MODES, data, our_step, torch_step
 from torch_networks import network as torch_network
 
 import pellucid
+from pellucid.layers import MaxPool
 from pellucid.network import Network
 
-POINTWISE = ("ReLU", "Add", "Flatten", "Dropout")
+ALONG = ("ReLU", "Add", "Flatten", "Dropout", "pairs")  # what can be computed as its input is made; pairs: 2x2 maxima
 LEAST = 0.2  # seconds of steps, one after another as in training, that make one timed run
 TOLERANCE = 1e-3  # of the loss
 
@@ -47,8 +49,9 @@ def least_bytes(network: Network, batch: int) -> int:
     readers = defaultdict(list)
     for node in network.nodes:
         for source in node.inputs:
-            readers[source].append(type(node.layer).__name__)
-    kept = [n.name for n in network.nodes if not readers[n.name] or not set(readers[n.name]) <= set(POINTWISE)]
+            pairs = isinstance(node.layer, MaxPool) and node.layer.size == 2
+            readers[source].append("pairs" if pairs else type(node.layer).__name__)
+    kept = [n.name for n in network.nodes if not readers[n.name] or not set(readers[n.name]) <= set(ALONG)]
     values = sum(prod(network.shapes[name]) for name in kept)
     return 4 * (batch * (5 * values + 2 * prod(network.input_shape)) + 8 * network.parameter_count)
 

@@ -171,6 +171,7 @@ def problems(draw, pooling: bool = False, exact_mean: bool = False, least: int =
     else:
         groups = draw(st.sampled_from((1, 1, 1, 2, 3, 17)))
         channels = groups * draw(st.sampled_from((1, 2, 3, 16, 17, 33) if groups == 1 else (1, 2, 5)))
-        filters = groups * draw(st.sampled_from((1, 2, 3, 16, 17, 33) if groups == 1 else (1, 2, 5)))
+        # At most 31 where there may be 32 channels: more may run by Winograd's algorithm, which is not exact.
+        filters = groups * draw(st.sampled_from((1, 2, 3, 16, 17, 31) if groups == 1 else (1, 2, 5)))
     n = draw(st.integers(least, 3))
     return Problem(n, size, channels, filters, kernel, stride, tuple(padding), dilation, groups)

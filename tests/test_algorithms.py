@@ -1,10 +1,13 @@
 """The table of kernels for 3x3 convolutions: complete, and read by the nearest shape, never by the batch."""
 
-import inspect
-
 import pytest
 
+from pellucid import Model, zoo
 from pellucid.engine import algorithms
+from pellucid.engine.parameters import ParameterBuffer
+from pellucid.engine.plan import Plan
+from pellucid.layers import Conv
+from pellucid.network import Network
 
 
 @pytest.mark.parametrize("isa", algorithms.table())
@@ -33,6 +36,7 @@ def test_another_shape_goes_by_the_nearest(monkeypatch):
             assert algorithms.choose(isa, "forward", (9, 7), 48, 80) == "winograd"
             assert algorithms.choose(isa, "forward", (7, 7), 512, 256) == "direct"
             assert algorithms.choose(isa, "forward", (60, 60), 512, 256) == "winograd"
+            assert algorithms.choose(isa, "forward", (5, 5), 64, 64) == "direct"  # 39 of 64 places are wasted
     finally:
         algorithms.choose.cache_clear()
 
@@ -43,5 +47,17 @@ def test_few_channels_are_always_direct_so_that_small_integers_stay_exact():
     assert algorithms.choose("avx2", "forward", (1, 32), 64, 64) == "direct"
 
 
+def test_each_direction_asks_for_the_layers_own_shape(monkeypatch):
+    asked = []
+    monkeypatch.setattr(algorithms, "choose", lambda isa, *shape: asked.append(shape) or "direct")
+    network = Network.build((9, 12, 32), Conv(48, 3, padding=1))
+    parameters, gradient = (ParameterBuffer(network.parameters()) for _ in range(2))
+    Plan(network, parameters, 1, gradient=gradient, input_gradient=True)
+    assert set(asked) == {(direction, (9, 12), 32, 48) for direction in ("forward", "input", "weight")}
+
+
 def test_the_batch_is_no_part_of_it():
-    assert list(inspect.signature(algorithms.choose).parameters) == ["isa", "direction", "size", "channels", "filters"]
+    model = Model(zoo.build("cifar_resnet18"))
+    kernels = [[c.name for c in Plan(model.network, model.buffer, batch)._calls] for batch in (1, 2, 9)]
+    dense = kernels[0][-1]
+    assert dense.startswith("conv_") and kernels[0][:-1] == kernels[1][:-1] == kernels[2][:-1]

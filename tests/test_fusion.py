@@ -74,7 +74,7 @@ def test_a_first_layer_whose_images_gradient_is_wanted_keeps_its_map():
         np.testing.assert_array_equal(gradients[name], others[name], name)
 
 
-@pytest.mark.parametrize("size", [(8, 8), (7, 10), (5, 6)])
+@pytest.mark.parametrize("size", [(8, 8), (7, 10), (5, 6), (3, 2)])
 def test_winograd_and_pooling(size):
     network = Network.build((*size, 32), Sequential(Conv(40, 3, padding=1), ReLU(), MaxPool(2), Conv(3, 1)))
     with algorithm("winograd"):
@@ -83,7 +83,7 @@ def test_winograd_and_pooling(size):
 
 
 @pytest.mark.parametrize("training", [False, True])
-@pytest.mark.parametrize("size", [(6, 8), (7, 9)])
+@pytest.mark.parametrize("size", [(6, 8), (7, 9), (2, 3)])
 def test_batch_norm_and_what_follows(training, size):
     block = Residual(Sequential(Conv(20, 1), BatchNorm()))
     network = Network.build((*size, 20), Sequential(
@@ -92,6 +92,7 @@ def test_batch_norm_and_what_follows(training, size):
         names = alike(network, training=True, exact=False)
         assert {"batch_norm_pool", "batch_norm_pool_grad", "batch_norm_relu_grad"} <= set(names)
         assert "max_pool" not in names and "relu" not in names
+        assert "add" not in names  # backward, the block's convolution adds what came along the identity
     else:
         values = parameters(network, np.random.default_rng(1), normals)
         buffer = ParameterBuffer(network.parameters())

@@ -11,8 +11,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import test_fusion
 import test_layers
 import test_train_step
+import test_winograd
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from problems import CONVS, POOLS, parse
@@ -127,6 +129,17 @@ class TestChosenForEverything:
     def test_cross_entropy_three_ways(self, n, classes):
         for smoothing in (0.0, 0.1):
             test_layers.test_cross_entropy_three_ways.hypothesis.inner_test(n, classes, smoothing, 1.0, n)
+
+    def test_winograd(self):
+        test_winograd.test_the_bound_holds_for_many_channels(64)
+        for training in (False, True):
+            test_winograd.test_what_follows_is_computed_along(training)
+        test_fusion.test_winograd_and_pooling((7, 10))
+
+    def test_a_first_layer_and_its_pooling(self):
+        for channels, filters, size in ((1, 32, 3), (3, 20, 5)):
+            test_fusion.test_a_first_layer_and_its_pooling.hypothesis.inner_test(
+                2, 9, 8, channels, filters, size, 1, True, 7)
 
     @pytest.mark.parametrize("name", test_train_step.OPTIMISERS)
     def test_ten_steps_are_pytorchs(self, name):

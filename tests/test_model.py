@@ -170,7 +170,7 @@ def test_filters_are_packed_once_for_all_batches():
     asked, x = model(), normals(np.random.default_rng(0), 5, 6, 6, 2)
     before = asked.logits(x)
     four, one = asked._plans[4], asked._plans[1]
-    assert four.prepared is one.prepared and four.prepared.memory.nbytes > 0
+    assert four.prepared is one.prepared and four.prepared.array.nbytes > 0
     asked.load_parameters({name: -value for name, value in asked.parameters.items()})
     after = asked.logits(x)
     assert not np.array_equal(after, before)
@@ -179,10 +179,11 @@ def test_filters_are_packed_once_for_all_batches():
     np.testing.assert_array_equal(fresh.logits(x), after)
 
 
-def test_plans_of_other_networks_share_nothing():
-    asked, other = model(), Model(Network.build((6, 6, 2), Conv(40, 3)))
+@pytest.mark.parametrize("other", [model(1), Model(Network.build((6, 6, 2), Conv(40, 3)))])
+def test_plans_of_other_parameters_share_nothing(other):
+    asked = model()
     asked.logits(np.zeros((1, 6, 6, 2), np.float32))
-    with pytest.raises(ValueError, match="one network"):
+    with pytest.raises(ValueError, match="one network and its parameters"):
         Plan(other.network, other.buffer, 1, prepared=asked._plans[1].prepared)
 
 

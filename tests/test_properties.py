@@ -139,6 +139,10 @@ BODIES = {
         Dense(40), Sigmoid(), Dense(10)),
     "global pool": Sequential(Conv(33, 5, stride=2), ReLU(), GlobalAvgPool(), Dense(10), Softmax()),
     "dense": Sequential(Flatten(), Dense(70), ReLU(), Dense(10)),
+    "in one pass": Sequential(
+        Conv(32, 3, padding=1), ReLU(), MaxPool(2), Conv(32, 3, padding=1), ReLU(), MaxPool(2),
+        Conv(40, 1), BatchNorm(), ReLU(), Residual(Sequential(Conv(40, 3, padding=1), BatchNorm())), ReLU(),
+        Conv(40, 3, padding=1), BatchNorm(), ReLU(), MaxPool(2), Flatten(), Dense(10)),
 }
 
 
@@ -152,7 +156,7 @@ def made(body, shape=(12, 13, 3)):
     return Model(Network.build(shape, body), seed=3)
 
 
-@pytest.mark.parametrize("name", ["convolutions", "all kinds", "dense"])
+@pytest.mark.parametrize("name", ["convolutions", "all kinds", "dense", "in one pass"])
 @pytest.mark.parametrize("optimizer", [optim.SGD(0.05, momentum=0.9, nesterov=True), optim.AdamW(0.01)],
                          ids=["sgd", "adamw"])
 def test_threads_change_no_bit_of_training(name, optimizer, thread_count):

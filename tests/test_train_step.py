@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from three_ways import normals
 
 from pellucid import Diverged, Model, Network, Preprocessing, TrainStep, optim, schedules
+from pellucid.engine.library import library
+from pellucid.geometry import UPDATE
 from pellucid.layers import BatchNorm, Conv, Dense, Dropout, Flatten, GlobalAvgPool, MaxPool, ReLU, Softmax, Tanh
 from pellucid.network import Sequential
 
@@ -233,3 +235,18 @@ def test_the_seed_decides_what_dropout_drops():
 
     assert losses(1) == losses(1) != losses(2)
     assert len(set(losses(1))) == 3  # another mask every step
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("size", [16, UPDATE, UPDATE + 48, 3 * UPDATE - 16])
+def test_a_number_that_is_not_finite_shows_in_its_chunks_sum(size, bad):
+    numbers = np.random.default_rng(0).integers(-9, 10, size).astype(np.float32)
+    sums = np.zeros(-(-size // UPDATE), np.float32)
+    call = library().kernel("chunk_sums").bind(g=numbers, sums=sums)
+    call()
+    np.testing.assert_array_equal(sums, [numbers[i : i + UPDATE].sum() for i in range(0, size, UPDATE)])
+    for place in {0, size // 2, size - 1}:
+        kept, numbers[place] = numbers[place], bad
+        call()
+        assert [not np.isfinite(s) for s in sums] == [i == place // UPDATE for i in range(len(sums))]
+        numbers[place] = kept

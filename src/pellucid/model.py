@@ -9,7 +9,7 @@ from zlib import crc32
 
 import numpy as np
 
-from . import modelfile
+from . import modelfile, processors
 from .engine.library import LOCK
 from .engine.parameters import ParameterBuffer
 from .engine.plan import Plan
@@ -20,7 +20,8 @@ from .preprocessing import Preprocessing
 
 FORMAT = "1"  # of the metadata; a reader refuses what it does not know
 CHUNKS = (64, 16, 4, 1)  # images computed at a time
-MEMORY = 2**32  # bytes that all activations of a chunk may have; memory is used again, so it takes a fraction of them
+# Bytes that all activations of a chunk may have. Memory is used again, so that it takes a fraction of them.
+MEMORY = min(2**32, processors.memory() / 4)
 
 
 class Model:

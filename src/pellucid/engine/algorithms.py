@@ -26,7 +26,8 @@ def choose(isa: str, direction: str, size: tuple[int, int], channels: int, filte
     """"winograd" or "direct": what was faster for the measured shape nearest to this one.
 
     Distance is the sum of the logarithms of how many times larger or smaller the map, the channels and the filters are.
-    An instruction set that was not measured goes by the first one that was.
+    Winograd's tiles of 4x4 overhang a map: the more so than they do the measured one, the less they gain. An
+    instruction set that was not measured goes by the first one that was.
     """
     if min(channels, filters) < LEAST or min(size) < 2:
         return "direct"
@@ -36,4 +37,10 @@ def choose(isa: str, direction: str, size: tuple[int, int], channels: int, filte
         height, width, c, k, _ = row
         return (abs(log2(height * width / (size[0] * size[1]))) + abs(log2(c / channels)) + abs(log2(k / filters)))
 
-    return "winograd" if min(measured[direction], key=distance)[-1] > 1 else "direct"
+    height, width, *_, ratio = min(measured[direction], key=distance)
+    return "winograd" if ratio * _used(*size) / _used(height, width) > 1 else "direct"
+
+
+def _used(height: int, width: int) -> float:
+    """The share of a map's tiles of 4x4 that lies in the map."""
+    return height * width / (16 * -(-height // 4) * -(-width // 4))

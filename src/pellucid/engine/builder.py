@@ -7,7 +7,6 @@ each call is bound to addresses that never change.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection
 from dataclasses import dataclass
 from zlib import crc32
 
@@ -18,8 +17,9 @@ from ..geometry import BLOCK
 from ..layers.base import Layer, Shape
 from . import algorithms
 from .library import Call, Library, View
+from .memory import Prepared, allocate
 from .parameters import ParameterBuffer
-from .tensor import ALIGNMENT, Argument, Scratch, Storage, Tensor, aligned
+from .tensor import Argument, Scratch, Storage, Tensor
 
 TASKS_OF_THREAD = 4  # that each thread should get, so that none waits long for the last
 
@@ -169,10 +169,11 @@ class Builder:
 
     # Memory.
 
-    def bind(self, prepared: Prepared | None = None) -> tuple[list[Call], list[Call], np.ndarray, Prepared]:
-        """Lay out memory and bind every call: (prepared calls, calls, the arena, what is prepared).
+    def bind(self, shared: Prepared | None = None) -> tuple[list[Call], list[Call], np.ndarray]:
+        """Lay out memory and bind every call: (prepared calls, calls, the arena).
 
-        `prepared` is that of a plan of the same network and parameters for another batch, to be shared with it.
+        `shared` is the `memory` of what a plan of the same parameters for another batch has prepared. Raises ValueError
+        for that of other parameters.
         """
         for time, note in enumerate(self.notes):
             for a in note.arguments.values():
@@ -181,38 +182,14 @@ class Builder:
         # What is prepared once lies apart: it outlives every run and does not depend on the batch.
         once = dict.fromkeys(a.storage for note in self.prepared for a in note.arguments.values()
                              if isinstance(a, Argument) and a.storage)
-        prepared = prepared or Prepared([s.size() for s in once])
-        prepared.place(once)
+        self.memory = shared or Prepared(self._parameters, [s.size() for s in once])
+        self.memory.place(self._parameters, once)
         arena = allocate([s for s in self._storages if s not in once and (s.first is not None or s.pinned)])
-        return [self._bound(n) for n in self.prepared], [self._bound(n) for n in self.notes], arena, prepared
+        return [self._bound(n) for n in self.prepared], [self._bound(n) for n in self.notes], arena
 
     def _bound(self, note: Note) -> Call:
         values = {k: a.view() if isinstance(a, Argument) else a for k, a in note.arguments.items()}
         return self.library.kernel(note.kernel).bind(**values)
-
-
-class Prepared:
-    """Memory for what depends on the parameters alone: packed filters, folded normalisations. Plans share it."""
-
-    def __init__(self, sizes: list[int]):
-        self.sizes = sizes
-        starts = np.cumsum([0, *(-(-size // ALIGNMENT) * ALIGNMENT for size in sizes)])
-        _require(int(starts[-1]))
-        self.memory, self._starts = aligned(int(starts[-1])), starts[:-1]
-
-    def place(self, storages: Collection[Storage]) -> None:
-        """Give each its address, in order. Raises ValueError unless they are of these sizes."""
-        if [s.size() for s in storages] != self.sizes:
-            raise ValueError("plans share what they prepare only if they are of one network")
-        for storage, start in zip(storages, self._starts, strict=True):
-            storage.address = self.memory.ctypes.data + int(start)
-
-
-def _require(size: int) -> None:
-    """Raise MemoryError unless the machine has so many bytes."""
-    if size > (memory := processors.memory()):
-        raise MemoryError(f"the network's values take {size / 1e9:,.1f} GB, more than the {memory / 1e9:,.1f} GB of "
-                          "memory there is; use smaller images or a smaller batch")
 
 
 def _argument(value):
@@ -224,31 +201,3 @@ def _argument(value):
         view = View.of(value)
         return Argument(None, lambda: view)
     return value
-
-
-def allocate(storages: list[Storage]) -> np.ndarray:
-    """Give every storage an address in one zeroed arena and return the arena.
-
-    Memory is reused once its last reader has run: by anything without a halo, or, since a halo is zeroed here
-    only and kernels write inside it, by a value of the very same form.
-    """
-    slots: list[list] = []  # [offset, size, form of the halo, busy until]
-    places, end = {}, 0
-    never = float("inf")
-    for s in sorted(storages, key=lambda s: -1 if s.pinned else s.first):
-        size = -(-s.size() // ALIGNMENT) * ALIGNMENT
-        form, start, until = s.shape_of_halo(), -1 if s.pinned else s.first, never if s.pinned else s.last
-        free = [slot for slot in slots if slot[3] < start and slot[2] == form and slot[1] >= size]
-        if free:
-            slot = min(free, key=lambda slot: slot[1])
-        else:
-            slot = [end, size, form, until]
-            slots.append(slot)
-            end += size
-        slot[3] = until
-        places[s] = slot[0]
-    _require(end)
-    arena = aligned(end)
-    for s, offset in places.items():
-        s.address = arena.ctypes.data + offset
-    return arena

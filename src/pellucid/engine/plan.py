@@ -13,10 +13,13 @@ import numpy as np
 from ..geometry import BLOCK
 from ..layers.base import Epilogue
 from ..network import INPUT, Network, Node
-from .builder import Builder, Prepared
+from .builder import Builder
 from .library import Call, Library, library
+from .memory import Prepared
 from .parameters import ParameterBuffer
 from .tensor import Tensor, aligned
+
+LONGEST = 5  # chain of layers in one pass: convolution, batch normalisation, sum, ReLU, pooling
 
 
 class Plan:
@@ -92,7 +95,7 @@ class Plan:
         """The node and those after it that it could compute in the same pass: each the only reader of the one before,
         which nobody taps, and the other part of a sum there already."""
         chain = [node]
-        while chain[-1].name not in self._taps and len(readers[chain[-1].name]) == 1:
+        while len(chain) < LONGEST and chain[-1].name not in self._taps and len(readers[chain[-1].name]) == 1:
             (follower,) = readers[chain[-1].name]
             others = [name for name in follower.inputs if name != chain[-1].name]
             if len(others) > 1 or any(name not in values for name in others):
@@ -139,7 +142,8 @@ class Plan:
             out = np.zeros((self.batch, *self.network.shapes[name]), np.float32)
             self._stores[name] = (len(b.notes), out)
             b.call("store_f32", x=values[name], out=_as_image(out))
-        self._prepared, calls, self._arena, self.prepared = b.bind(prepared)
+        self._prepared, calls, self._arena = b.bind(prepared)
+        self.prepared = b.memory
         self._calls, self._load_f32, self._load_u8 = calls[:end], calls[end], calls[end + 1]
         self._stores = {name: (calls[i], out) for name, (i, out) in self._stores.items()}
         self._forward = self._calls[:self._forward_end]
@@ -151,7 +155,7 @@ class Plan:
     @property
     def memory(self) -> int:
         """Bytes of the arena and of what is prepared."""
-        return self._arena.nbytes + self.prepared.memory.nbytes
+        return self._arena.nbytes + self.prepared.array.nbytes
 
     def prepare(self) -> None:
         """Do what depends on the parameters alone. To be called after they change, unless training."""

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import halide as hl
 
+from ..geometry import UPDATE as CHUNK
 from .machine import Machine, Program, kernel
 
-CHUNK = 16384  # values of one parallel task; fixed, so that results do not depend on the number of threads
 F32 = hl.Float(32)
 
 

@@ -12,14 +12,13 @@ the batch nor the chunks of tiles change a bit of a result.
 
 import halide as hl
 
+from ..geometry import POINTS, TILES_TOGETHER
 from .layout import source_filters
 from .machine import LANES_OF_BLOCK as BLOCK
 from .machine import Machine, Program, blocked, channels, kernel, pin, places, variables
 from .pointwise import f32, rectified
 from .pool import largest_of
 
-GROUP = 8  # tiles that lie side by side while the gradient to the filters is added up
-POINTS = 36  # of the 6x6 transformed tile: row * 6 + column
 GUARD = hl.TailStrategy.GuardWithIf
 
 
@@ -205,14 +204,14 @@ def winograd_grad_weight(machine: Machine) -> Program:
     c, k, q, group, cb, kb, point, part, chunk = variables("c k q group cb kb point part chunk")
 
     # The algorithm. Tiles past the last image count nothing.
-    t = group * GROUP + q
+    t = group * TILES_TOGETHER + q
     at, column, row, image = places(t, (q, group), tiles_x, tiles_y, x)
     v_rows, V = transformed("V", input_transform, lambda a, b: x[c, 4 * column + a, 4 * row + b, cb, image], 6, 6,
                             c, q, group, cb)
     there = t < tiles_x * tiles_y * x.dim(4).extent()
     z_rows, Z = transformed("Z", gradient_transform, lambda a, b: hl.select(
         there, dy[k, 4 * column + a, 4 * row + b, kb, image], 0.0), 4, 6, k, q, group, kb)
-    rt, rc = hl.RDom([(0, GROUP), (0, groups)], "rt"), hl.RDom([(0, chunks)], "rc")
+    rt, rc = hl.RDom([(0, TILES_TOGETHER), (0, groups)], "rt"), hl.RDom([(0, chunks)], "rc")
     acc, du = hl.Func("acc"), hl.Func("du")
     one = rt.x, chunk * groups + rt.y
     acc[k, c, cb, kb, point, chunk] = 0.0
@@ -231,11 +230,11 @@ def winograd_grad_weight(machine: Machine) -> Program:
         stage.fuse(c_task, k_task, task).fuse(task, part, task).parallel(task)
     acc.compute_at(du, co).bound_extent(k, BLOCK).bound_extent(c, columns).vectorize(k, BLOCK).unroll(c)
     acc.update().reorder(k, c, rt.x, rt.y).vectorize(k, BLOCK).unroll(c).unroll(rt.x, 4)
-    at.compute_at(du, rc.x).bound_extent(q, GROUP)
+    at.compute_at(du, rc.x).bound_extent(q, TILES_TOGETHER)
     for rows, whole in ((v_rows, V), (z_rows, Z)):
         lane, *_, block, spot = whole.args()
         # Memory is taken once a task, not once a chunk.
-        (whole.compute_at(du, rc.x).hoist_storage(du, task).bound_extent(lane, BLOCK).bound_extent(q, GROUP)
+        (whole.compute_at(du, rc.x).hoist_storage(du, task).bound_extent(lane, BLOCK).bound_extent(q, TILES_TOGETHER)
             .bound_extent(spot, POINTS).reorder_storage(lane, q, spot, group, block)
             .reorder(lane, spot, q, group, block))
         a_register(rows, machine, whole, by_register(whole, machine, spot))

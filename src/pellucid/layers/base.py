@@ -54,6 +54,7 @@ class Epilogue:
 
 ALONE = Epilogue()
 
+
 class Layer:
     """Base of all layers. Subclasses are frozen dataclasses; defining one registers it under its name."""
 

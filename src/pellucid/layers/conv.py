@@ -98,16 +98,20 @@ class Conv(Layer):
     def fuses(self, b, followers, x):
         kinds = () if b.gradients or b.training else ("BatchNorm",)
         count = leading(followers, *kinds, "ReLU")
-        if len(x.logical) == 3 and halves(followers[count:]) and pools(b, self._sums(b, x, "forward")):
+        if len(x.logical) == 3 and halves(followers[count:]) and pools(b, self._sums(x)):
             return count + 1
         return leading(followers, *kinds, *(("Add",) if kinds else ()), "ReLU")
 
-    def _sums(self, b, x, direction: str, **rest) -> Sums:
-        """The forward pass, with the arguments of `Sums` that depend on what follows."""
+    def _axes(self, x) -> tuple[Window, Window]:
+        """The windows along y and x: a signal is one row high."""
         axes = self.windows(x.logical)
-        wy, wx = axes if len(axes) == 2 else (Window(1), axes[0])
+        return axes if len(axes) == 2 else (Window(1), axes[0])
+
+    def _sums(self, x, **rest) -> Sums:
+        """The forward pass, with the arguments of `Sums` that depend on what follows."""
+        wy, wx = self._axes(x)
         *size, _ = as_image(self.output_shape(x.logical))
-        return Sums(direction, x, start=(-wy.before, -wx.before), stride=(wy.stride, wx.stride),
+        return Sums("forward", x, start=(-wy.before, -wx.before), stride=(wy.stride, wx.stride),
                     dilation=(wy.dilation, wx.dilation), size=(wy.size, wx.size),
                     taps=(range(wy.size), range(wx.size)), channels=x.shape[2], filters=self.filters,
                     groups=self.groups, map=tuple(size), **rest)
@@ -121,7 +125,7 @@ class Conv(Layer):
         scale, bias = (folded(b, *after.norm, self.filters, bias) if after.norm
                        else (b.ones((blocks(self.filters), BLOCK)), bias))
         residual = after.residual.interior() if after.residual else b.nothing(y)
-        forward = self._sums(b, x, "forward", y=y.interior(), index=index, scale=scale, bias=bias, residual=residual,
+        forward = self._sums(x, y=y.interior(), index=index, scale=scale, bias=bias, residual=residual,
                              relu=after.relu)
         convolve(b, forward)
 
@@ -138,8 +142,7 @@ class Conv(Layer):
 
     def _lower_input_gradient(self, b, x, dy):
         """dx as convolutions of dy with flipped filters, one for each residue of the strides."""
-        axes = self.windows(x.logical)
-        wy, wx = axes if len(axes) == 2 else (Window(1), axes[0])
+        wy, wx = self._axes(x)
         dx = b.like(x)
         height, width, channels = x.shape
         phases = [(py, px) for py in wy.transposed(height) for px in wx.transposed(width)]

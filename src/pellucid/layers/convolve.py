@@ -80,7 +80,9 @@ def algorithm(b, s: Sums, direction: str) -> str:
     if direction != "weight" and len(s.taps[0]) == len(s.taps[1]) == 1:
         return "matrix"
     if winograd.fits(s.size, s.stride, s.dilation, s.taps):
-        return b.algorithm(direction, s.map, s.channels, s.filters)
+        # The table is of layers: for the gradient to the input, what is read are the layer's outputs.
+        layers = (s.filters, s.channels) if s.direction == "input" else (s.channels, s.filters)
+        return b.algorithm(direction, s.map, *layers)
     return "direct"
 
 

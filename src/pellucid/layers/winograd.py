@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..geometry import BLOCK, blocks
+from ..geometry import BLOCK, POINTS, TILE, TILES_TOGETHER, blocks
 from .filters import filter_view
 
-TILE, POINTS = 4, 36  # outputs of a tile along an axis; values of a transformed tile
 TILES = 32  # of a chunk of the map: their transforms stay in the caches
-GROUP = 8  # tiles that lie side by side while the gradient to the filters is added up, as the kernel has it
 PART_TILES = 64  # of a chunk that the gradient to the filters adds at a time
 TASKS = 8  # among which the gradient to the filters is shared out, whatever the number of threads
 OUT_BLOCKS, IN_BLOCKS = 4, 8  # blocks of channels in such a task
@@ -68,6 +66,7 @@ def grad_weight(b, s, dy) -> None:
     each = -(-chunks // -(-TASKS // groups))  # chunks of a part
     du = b.scratch((-(-chunks // each), POINTS, out, inside, BLOCK, BLOCK))
     b.call("winograd_grad_weight", x=s.x.shifted(*s.start), dy=dy.shifted(0, 0), tiles_x=tiles.x, tiles_y=tiles.y,
-           groups=-(-total // (GROUP * chunks)), chunks=each, out_blocks=OUT_BLOCKS, in_blocks=IN_BLOCKS, du=du)
+           groups=-(-total // (TILES_TOGETHER * chunks)), chunks=each, out_blocks=OUT_BLOCKS, in_blocks=IN_BLOCKS,
+           du=du)
     b.call("winograd_filter_gradient", du=du,
            dw=b.filters("weight", 0, (9, 1), (s.channels, 9), (s.filters, 9 * s.channels), gradient=True))

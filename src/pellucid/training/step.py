@@ -11,6 +11,7 @@ import numpy as np
 from ..engine.parameters import ParameterBuffer
 from ..engine.plan import Plan
 from ..engine.tensor import aligned
+from ..geometry import UPDATE
 from ..layers.activation import Softmax
 from ..layers.dropout import mix
 from ..layers.loss import CrossEntropy
@@ -18,9 +19,6 @@ from ..optim import Optimiser
 
 if TYPE_CHECKING:
     from ..model import Model
-
-
-CHUNK = 16384  # values of a chunk of `chunk_sums`: kernels/optimiser.py
 
 
 class Diverged(ValueError):
@@ -65,7 +63,7 @@ class TrainStep:
         size = self._parameters.trainable_size
         self._slots = {name: aligned(size, np.float32) for name in optimizer.slots}
         self._statistics = np.empty_like(self._parameters.flat[size:])  # running means and variances before a step
-        self._sums = np.empty(-(-size // CHUNK), np.float32)
+        self._sums = np.empty(-(-size // UPDATE), np.float32)
         self._sum = self._plan.library.kernel("chunk_sums").bind(g=self._gradient.flat[:size], sums=self._sums)
         self._rates = np.zeros(len(optimizer.rates(0)), np.float32)
         kernel, arguments = optimizer.call(
