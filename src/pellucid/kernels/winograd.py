@@ -103,10 +103,10 @@ def winograd_filters(machine: Machine) -> Program:
     rows, u = transformed("u", filter_transform, lambda a, b: taps[k, c, cb, kb, a, b], 3, 6, k, c, cb, kb)
     point, task = u.args()[-1], hl.Var("task")
     u.bound(k, 0, BLOCK).bound(c, 0, BLOCK).bound(point, 0, POINTS)
-    register = by_register(u, machine, point)
-    u.fuse(cb, kb, task).parallel(task)
-    a_register(rows, machine, u, register)
-    a_register(taps, machine, u, register)
+    # Whole blocks at once: the points lie far apart, and half a cache line would leave the cache before the other half.
+    u.reorder(k, point, c, cb, kb).vectorize(k, BLOCK).unroll(point).fuse(cb, kb, task).parallel(task)
+    for f in (rows, taps):
+        f.compute_at(u, c).bound_extent(k, BLOCK).vectorize(k, BLOCK).unroll(f.args()[-2]).unroll(f.args()[-1])
     out = pin(u.output_buffer())
     out.dim(1).set_bounds(0, BLOCK).set_stride(BLOCK)
     for d in (2, 3):
