@@ -1,6 +1,6 @@
 """A training step of the zoo's small networks against PyTorch: time, memory, and how near it comes to the machine.
 
-    python benchmarks/train_step.py [NETWORK ...] [--batch N] [--rounds 15] [--threads N] [--json]
+    python benchmarks/train_step.py [NETWORK ...] [--batch N] [--rounds 15] [--threads N] [--calls] [--json]
 
 Networks: `lenet` (28x28 grey, batch 128), `cifar_vgg` and `cifar_resnet18` (32x32 colour, batches 128 and 64); all
 three unless named. A step is forward, softmax cross-entropy, backward and SGD with Nesterov momentum, in float32.
@@ -23,8 +23,10 @@ the bandwidth measured for copying memory; values that stay in a cache may beat 
 from __future__ import annotations
 
 import json
+import statistics
 import subprocess
 import sys
+import time
 from collections import defaultdict
 from math import prod
 from pathlib import Path
@@ -123,6 +125,24 @@ def finished(found: dict, peak: float, copying: float) -> dict:
     return found
 
 
+def calls(name: str, batch: int, rounds: int) -> list[str]:
+    """Lines that say where our own step spends its time: kernels, how often each is called, and the medians' sum."""
+    step = our_step(name, batch)
+    step(*data(name, batch))
+    seconds = [[] for _ in step._plan._calls]
+    for _ in range(rounds):
+        for call, taken in zip(step._plan._calls, seconds, strict=True):
+            start = time.perf_counter()
+            call()
+            taken.append(time.perf_counter() - start)
+    found = defaultdict(list)
+    for call, taken in zip(step._plan._calls, seconds, strict=True):
+        found[call.name].append(1e3 * statistics.median(taken))
+    rows = sorted(found.items(), key=lambda item: -sum(item[1]))
+    return [f"{name}, batch {batch}: {sum(map(sum, found.values())):.1f} ms in kernels",
+            *(f"  {kernel:34}{len(times):4} calls{sum(times):10.2f} ms" for kernel, times in rows)]
+
+
 def table(found: dict) -> list[str]:
     lines = [f"{found['network']}, batch {found['batch']}"]
     for rival, ms in sorted(found["milliseconds"].items(), key=lambda item: item[1]):
@@ -141,11 +161,16 @@ def main() -> None:
     parser = arguments(__doc__, rounds=15)
     parser.add_argument("networks", nargs="*", metavar="NETWORK", help=f"of {', '.join(BATCHES)} (default all)")
     parser.add_argument("--batch", type=int, help="images in a step, in place of each network's own number")
+    parser.add_argument("--calls", action="store_true", help="only where our own step spends its time")
     options = parser.parse_args()
     if unknown := set(options.networks) - set(BATCHES):
         parser.error(f"no network {', '.join(unknown)} here; there are {', '.join(BATCHES)}")
     torch.set_num_threads(options.threads)
     pellucid.set_threads(options.threads)
+    if options.calls:
+        for name in options.networks or BATCHES:
+            print("\n".join(calls(name, options.batch or BATCHES[name], options.rounds)))
+        return
     peak, copying = peak_gflops(options.threads), copy_bandwidth(options.threads)
     record = {**record_header("train_step", ["torch"]), "rounds": options.rounds, "peak_gflops": round(peak, 1),
               "copy_gb_per_second": round(copying, 1), "networks": []}
