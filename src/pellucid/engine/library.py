@@ -36,8 +36,8 @@ def keep_freed_memory() -> None:
     """Let the process keep memory that was freed, up to a quarter of a gigabyte.
 
     Kernels take a megabyte or so for each of their tasks. By default glibc gives it back to the system each time, and
-    fetching it again, page by page and zeroed, takes up to two fifths of the time of a convolution. Elsewhere than
-    with glibc this does nothing.
+    fetching it again, page by page and zeroed, can take a large part of a convolution's time. Elsewhere than with
+    glibc this does nothing.
     """
     if hasattr(libc := ct.CDLL(None), "mallopt"):
         for parameter, value in (TRIM_THRESHOLD, MMAP_THRESHOLD):

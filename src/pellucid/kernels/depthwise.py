@@ -6,7 +6,7 @@ from .machine import LANES_OF_BLOCK as BLOCK
 from .machine import Machine, Program, blocked, channels, kernel, pin, variables
 from .pointwise import rectified
 
-ROWS_OF_TASK = 8  # rows of outputs that a task of the forward pass computes at least, where there are so many
+ROWS_OF_TASK = 8  # rows of a block of outputs that a task of the forward pass computes
 
 
 def taps(name: str):
