@@ -13,7 +13,7 @@ import pellucid
 from pellucid import processors
 from pellucid.engine import algorithms
 from pellucid.engine.plan import Plan
-from pellucid.layers import BatchNorm, Conv, ReLU
+from pellucid.layers import BatchNorm, Conv, MaxPool, ReLU
 from pellucid.model import Model
 from pellucid.network import Network, Residual, Sequential
 
@@ -73,9 +73,10 @@ def test_what_follows_is_computed_along(training):
     assert names == ["winograd", "winograd"]
 
 
-def test_neither_threads_nor_the_batch_change_a_bit(monkeypatch):
+@pytest.mark.parametrize("between", [(ReLU(),), (ReLU(), MaxPool(2))])
+def test_neither_threads_nor_the_batch_change_a_bit(monkeypatch, between):
     monkeypatch.setattr(processors, "_chosen", None)
-    network = Network.build((9, 10, 32), Sequential(Conv(48, 3, padding=1), ReLU(), Conv(33, 3)))
+    network = Network.build((9, 10, 32), Sequential(Conv(48, 3, padding=1), *between, Conv(33, 3)))
     x = normals(np.random.default_rng(3), 70, 9, 10, 32)
     dy = normals(np.random.default_rng(4), 70, *network.output_shape)
     seen = []

@@ -16,6 +16,7 @@ BLOCK = 16  # the engine stores channels in blocks of 16: two AVX2 registers, on
 # What compiled kernels and those who call them must agree on, besides.
 TILE, POINTS = 4, 36  # Winograd's F(4x4, 3x3): outputs of a tile along an axis, values of a transformed tile
 TILES_TOGETHER = 8  # tiles that lie side by side while the gradient to Winograd's filters is added up
+MOST_ROUTED = 64  # channels of a layer whose backward pass begins from its pooled map
 UPDATE = 16384  # values of a parallel task of an optimiser's step; fixed, so that threads change no result
 
 Padding = int | str | Sequence  # 1 | "same" | (1, 2) per axis | ((1, 0), (2, 2)) per side

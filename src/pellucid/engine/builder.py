@@ -66,8 +66,8 @@ class Builder:
 
     def alias(self, other: Tensor, shape: Shape) -> Tensor:
         """The same memory under another logical shape."""
-        return Tensor(tuple(shape), self.batch, other.dtype, other.inner, other.needs_gradient, halo=other.halo,
-                      shape=other.shape, storage=other.storage)
+        return Tensor(tuple(shape), self.batch, other.dtype, other.inner, other.needs_gradient,
+                      rectified=other.rectified, halo=other.halo, shape=other.shape, storage=other.storage)
 
     def scratch(self, shape: tuple[int, ...], dtype="float32") -> Scratch:
         """Plain memory; `shape` as numpy has it."""
@@ -137,10 +137,10 @@ class Builder:
         """The kernel `stem_N` whose N columns cover a width with the least time.
 
         A tile of fewer than 4 columns takes as long as one of 4: that many are needed to hide the latency of a
-        multiply-add. Whatever the tile, an output's terms are added in the same order, so it changes no result.
+        multiply-add. Reading the filters for a tile takes as long as half a column. Whatever the tile, an output's terms are added in the same order, so it changes no result.
         """
         usable = [t for t in self.library.tiles(stem) if t <= max(width, 1)]
-        return f"{stem}_{min(usable, key=lambda t: (-(-width // t) * max(t, 4), -t))}"
+        return f"{stem}_{min(usable, key=lambda t: (-(-width // t) * (max(t, 4) + 0.5), -t))}"
 
     def share(self, blocks: int, chunks: int) -> int:
         """Blocks of output channels for a task that has one of `chunks` chunks of a map: all of them where there are

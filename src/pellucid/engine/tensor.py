@@ -52,7 +52,8 @@ class Tensor:
     dtype: np.dtype
     inner: int = BLOCK  # channels side by side; less than 16 only for an image read as it comes
     needs_gradient: bool = False
-    masked: bool = False  # a ReLU's map whose gradient arrives already multiplied by the ReLU's derivative
+    rectified: bool = False  # a ReLU's map that one layer reads: its backward pass may do that of the ReLU
+    masked: bool = False  # and it has
     halo: list[list[int]] = field(default_factory=lambda: [[0, 0], [0, 0]])  # (before, after) for y, x
     shape: tuple[int, int, int] = ()  # (H, W, C)
     storage: Storage = None
@@ -144,6 +145,17 @@ class Tensor:
             columns = width - -(-taps // self.inner) + 1
             dims = ((0, taps + 2, 1), (-left - x, columns, sx), (-top - y, height, sy), (0, 1, sb), (0, self.batch, sn))
             return View(self.storage.address, self.dtype, dims)
+
+        return Argument(self.storage, view)
+
+    def planes(self, y: int, x: int) -> Argument:
+        """Each block of an image as one run of numbers, from position (`y`, `x`) on: (element, b, n)."""
+
+        def view():
+            _, sx, sy, sb, sn = self.strides()
+            skipped = (y + self.halo[0][0]) * sy + (x + self.halo[1][0]) * sx
+            dims = ((0, prod(self.padded) * sx - skipped, 1), (0, self.blocks, sb), (0, self.batch, sn))
+            return View(self.address(y, x), self.dtype, dims)
 
         return Argument(self.storage, view)
 

@@ -27,7 +27,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from .. import processors
-from ..geometry import BLOCK, POINTS, TILES_TOGETHER, UPDATE
+from ..geometry import BLOCK, MOST_ROUTED, POINTS, TILES_TOGETHER, UPDATE
 
 HERE = Path(__file__).parent
 TOPICS = sorted(p.stem for p in HERE.glob("*.py") if p.stem not in ("__init__", "build", "machine", "pointwise"))
@@ -120,7 +120,7 @@ def key(topic: str, isa: str, system: str) -> str:
             files[name] = (HERE / f"{name}.py").read_text()
             todo += re.findall(r"^from \.(\w+) import", files[name], re.MULTILINE)
     text = "".join(files[name] for name in sorted(files))
-    agreed = str((BLOCK, POINTS, TILES_TOGETHER, UPDATE))
+    agreed = str((BLOCK, MOST_ROUTED, POINTS, TILES_TOGETHER, UPDATE))
     made_by = [version("halide"), target_text(isa, system), str(ISAS[isa]), agreed, text]
     return hashlib.sha256("\0".join(made_by).encode()).hexdigest()[:24]
 

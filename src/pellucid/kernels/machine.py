@@ -39,6 +39,10 @@ class Machine:
         latency of a multiply-add."""
         return max(min(self.registers // 2 // (self.vectors * blocks), 8), 1)
 
+    def lanes_of(self, sums: int) -> int:
+        """Channels of which so many sums each fit in the registers, with two to spare; at least one register's."""
+        return min(max((self.registers - 2) // sums, 1) * self.lanes, LANES_OF_BLOCK)
+
 
 @dataclass(frozen=True)
 class Program:

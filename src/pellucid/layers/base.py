@@ -60,7 +60,6 @@ class Layer:
 
     inputs: ClassVar[int | None] = 1  # how many inputs it takes; None for two or more
     short: ClassVar[str] = ""  # the stem of automatic names: conv1, conv2, ...
-    masks_relu: ClassVar[bool] = False  # its backward pass does that of a ReLU before it too: see `Tensor.masked`
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from .. import reference
 from ..geometry import BLOCK, Padding, Window, blocks, conv_macs, per_axis, windows
+from . import routed
 from .base import (
     ALONE,
     Layer,
@@ -119,7 +120,7 @@ class Conv(Layer):
     def lower(self, b, x, after=ALONE):
         shape = *size, _ = self.output_shape(x.logical)
         y = b.tensor((size[0] // 2, size[1] // 2, self.filters) if after.pool else shape)
-        y.masked = after.relu and b.gradients and [r.masks_relu for r in b.readers] == [True]
+        y.rectified = after.relu and len(b.readers) == 1
         index = b.tensor(y.logical, "uint8") if after.pool else None
         bias = b.parameter("bias") if self.bias else b.zeros((blocks(self.filters), BLOCK))
         scale, bias = (folded(b, *after.norm, self.filters, bias) if after.norm
@@ -131,6 +132,9 @@ class Conv(Layer):
 
         def backward(dy):
             dy = epilogue_gradient(b, y, dy, after.relu, self.bias)
+            if routed.fits(forward):
+                routed.grad_weight(b, forward, dy)
+                return [routed.grad_input(b, forward, dy) if b.needs_gradient(x) else None]
             if after.pool and x.inner == BLOCK:  # a first layer needs no gradient to its map
                 dz = b.tensor(shape)
                 b.call("max_pool_grad", dy=dy, index=index, y=y, relu=0, dx=dz, **PAIRS)

@@ -115,7 +115,11 @@ class Dense(Layer):
                                  (rows, across)),
                    y=out.matrix if positions > 1 else out, **product)
             if positions > 1:
-                b.call("copy_blocks", x=out.as_map(x), y=dx)
+                if x.rectified:
+                    b.call("relu_grad", y=x, dy=out.as_map(x), dx=dx)
+                    x.masked = True
+                else:
+                    b.call("copy_blocks", x=out.as_map(x), y=dx)
             return dx
 
         return y, backward
@@ -175,7 +179,13 @@ class Flatten(Layer):
         # have a halo, and a dense layer reads vectors without one.
         full = x.inner == BLOCK and 2 * x.shape[2] > BLOCK * x.blocks and x.shape[:2] != (1, 1)
         if len(x.logical) == 1 or full and b.readers and all(isinstance(r, Dense) for r in b.readers):
-            return b.alias(x, features), lambda dy: [dy if b.needs_gradient(x) else None]
+            y = b.alias(x, features)
+
+            def passed_on(dy):
+                x.masked = y.masked
+                return [dy if b.needs_gradient(x) else None]
+
+            return y, passed_on
         y = b.tensor(features)
         height, width, channels = x.shape
         b.call("flatten", x=x, features=features[0], y=y.vector())

@@ -64,7 +64,6 @@ class MaxPool(Sliding, Layer):
     """The largest value under each window; padding never wins, and of equal values the first takes the gradient."""
 
     short: ClassVar[str] = "pool"
-    masks_relu: ClassVar[bool] = True
 
     def define(self, parameters, x, *, training=False, seed=0):
         y = reference.max_pool(x, self.size, **self.options)
@@ -104,7 +103,6 @@ class GlobalMaxPool(Global, Layer):
     """The largest value of each channel."""
 
     short: ClassVar[str] = "pool"
-    masks_relu: ClassVar[bool] = True
 
     def define(self, parameters, x, *, training=False, seed=0):
         return reference.global_max_pool(x), lambda dy: ([reference.global_max_pool_grad(x, dy)], {})
@@ -138,7 +136,8 @@ def _lower_max(b, x, output_shape: Shape, axes: tuple[Window, ...]):
 
     def backward(dy):
         dx = b.like(x)
-        b.call(kernel + "_grad", dy=dy, index=index, y=y, relu=int(x.masked), dx=dx, **scalars)
+        b.call(kernel + "_grad", dy=dy, index=index, y=y, relu=int(x.rectified), dx=dx, **scalars)
+        x.masked = x.rectified
         return [dx]
 
     return y, backward
