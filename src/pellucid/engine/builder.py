@@ -137,7 +137,8 @@ class Builder:
         """The kernel `stem_N` whose N columns cover a width with the least time.
 
         A tile of fewer than 4 columns takes as long as one of 4: that many are needed to hide the latency of a
-        multiply-add. Reading the filters for a tile takes as long as half a column. Whatever the tile, an output's terms are added in the same order, so it changes no result.
+        multiply-add. Reading the filters for a tile takes as long as half a column. Whatever the tile, an output's
+        terms are added in the same order, so it changes no result.
         """
         usable = [t for t in self.library.tiles(stem) if t <= max(width, 1)]
         return f"{stem}_{min(usable, key=lambda t: (-(-width // t) * (max(t, 4) + 0.5), -t))}"

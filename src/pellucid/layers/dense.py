@@ -93,11 +93,8 @@ class Dense(Layer):
 
         def backward(dy):
             dy = epilogue_gradient(b, y, dy, relu, self.bias)
-            dw = b.scratch(packed.shape)
-            b.call("conv_grad_weight", x=matrix, dy=dy.matrix(), first=zeros[:k_blocks], bands=rows, rows=1,
-                   dw=dw.seen(*as_rows), **product)
-            b.call("unpack_filters", packed=dw, first=zeros[:k_blocks], inputs=channels, outputs=self.units, groups=1,
-                   dw=b.filters("weight", 0, *source, gradient=True))
+            b.call("dense_grad_weight", x=matrix, dy=dy.matrix(), positions=positions,
+                   dw=b.filters("weight", 0, (positions, 1), *source[2:4], gradient=True))
             return [input_gradient(dy) if b.needs_gradient(x) else None]
 
         def input_gradient(dy):
