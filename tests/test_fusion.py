@@ -129,3 +129,20 @@ def test_zoo_networks_are_pytorchs(name, shape, training):
     # Where a value before a ReLU is nearly 0, float32 may let it pass and float64 not: gradients agree as a whole.
     for mine, theirs in [(got.dx, expected.dx), *((got.gradients[n], g) for n, g in expected.gradients.items())]:
         assert np.linalg.norm(mine - theirs) < 0.05 * np.linalg.norm(theirs)
+
+
+@pytest.mark.parametrize("n, size", [(1, (12, 5)), (3, (7, 6)), (2, (1, 1))])
+def test_rows_without_a_halo_are_computed_as_one(n, size):
+    """1x1 convolutions of few channels: to a map with a halo, from one, between two without, and with a residual."""
+    block = Residual(Sequential(Conv(20, 3, padding=1), ReLU(), Conv(40, 1)))
+    network = Network.build((*size, 40), Sequential(Conv(40, 1), block, ReLU(), Conv(300, 1), ReLU(), Conv(5, 1)))
+    rng = np.random.default_rng(0)
+    values, x = parameters(network, rng, integers), integers(rng, n, *network.input_shape)
+    dy = np.zeros((n, *network.output_shape), np.float32)
+    names, y, _ = results(network, x, dy, values)
+    forward = [name for name in names if name.startswith("conv_") and "grad" not in name][:5]
+    kinds = ["conv_matrix" if name.startswith("conv_matrix") else "conv" for name in forward]
+    # The first writes a map that a 3x3 reads, with a halo; the last reads 300 channels.
+    assert kinds == ["conv_matrix", "conv", "conv", "conv", "conv_matrix"]
+    np.testing.assert_array_equal(y, by_engine(network, values, x, dy).values[network.output])
+    np.testing.assert_array_equal(y, by_torch(network, values, x, dy).values[network.output])

@@ -7,7 +7,8 @@ each call is bound to addresses that never change.
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from zlib import crc32
 
 import numpy as np
@@ -30,6 +31,9 @@ class Note:
 
     kernel: str
     arguments: dict[str, Argument | int | float]
+    maps: tuple[str, ...] = ()  # arguments whose every `together` rows are to be one
+    together: int = 1
+    otherwise: Note | None = None  # the call where that cannot be, for a halo lies between rows
 
 
 class Builder:
@@ -155,11 +159,23 @@ class Builder:
         parts = -(-TASKS_OF_THREAD * self.threads // (blocks * self.batch))
         return max(-(-height // parts), 1)
 
+    def together(self, height: int, blocks: int) -> int:
+        """Rows of a map to compute as one: all of them where there are tasks enough for all threads, else a part that
+        divides the height. It changes no result."""
+        parts = -(-TASKS_OF_THREAD * self.threads // (blocks * self.batch))
+        return max(r for r in range(1, height + 1) if height % r == 0 and (r == 1 or height // r >= parts))
+
     # Calls.
 
     def call(self, kernel: str, **arguments) -> None:
         """Note a call. Tensors are passed without their halo; arrays and scratch whole."""
         self.notes.append(self._note(kernel, arguments))
+
+    def call_on_runs(self, together: int, maps: Sequence[str], call: tuple[str, dict], otherwise: tuple[str, dict]):
+        """Note a call, a kernel and its arguments, for which every `together` rows of the `maps` among them are one.
+        Whether a halo stands against that is known only when all is noted: then it is the call `otherwise`."""
+        note = self._note(*call)
+        self.notes.append(replace(note, maps=tuple(maps), together=together, otherwise=self._note(*otherwise)))
 
     def prepare(self, kernel: str, **arguments) -> None:
         """Note a call that depends on parameters only: when training it runs each step, else once."""
@@ -190,6 +206,9 @@ class Builder:
 
     def _bound(self, note: Note) -> Call:
         values = {k: a.view() if isinstance(a, Argument) else a for k, a in note.arguments.items()}
+        values.update({name: values[name].runs(note.together) for name in note.maps})
+        if any(values[name] is None for name in note.maps):
+            return self._bound(note.otherwise)
         return self.library.kernel(note.kernel).bind(**values)
 
 

@@ -78,6 +78,14 @@ class View:
         dims = tuple((0, n, s // array.itemsize) for n, s in axes)
         return cls(array.ctypes.data, array.dtype, dims, array)
 
+    def runs(self, rows: int) -> View | None:
+        """An activation (c, x, y, b, n) with every `rows` rows as one; None where a halo lies between rows."""
+        c, x, y, *rest = self.dims
+        if y[2] != x[1] * x[2]:
+            return None
+        joined = (x[0], x[1] * rows, x[2]), (y[0], y[1] // rows, y[2] * rows)
+        return View(self.address, self.dtype, (c, *joined, *rest), self.owner)
+
     def buffer(self) -> Buffer:
         dims = (Dimension * len(self.dims))(*[Dimension(m, e, s, 0) for m, e, s in self.dims])
         b = Buffer(0, None, self.address, 0, Type.of(self.dtype), len(self.dims), dims, None)

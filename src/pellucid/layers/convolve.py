@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 STRIP_BYTES = 3 << 13  # of input and gradient that are multiplied at a time for the filters: they stay in the L1 cache
 MATRIX_BYTES = 1 << 18  # of input that a task of a 1x1 convolution copies side by side: it stays in the L2 cache
+FEW = 256  # channels to which the filters of a block of outputs stay in the L1 cache, so that copying does not pay
 IMAGE_STEPS = ("stride_y", "stride_x", "dilation_y")  # what is left of stride and dilation for an image's runs of taps
 
 
@@ -134,9 +135,16 @@ def _matrix(b, s: Sums) -> None:
     else:
         rows, images = _fewest(height, width, most, columns), 1
     chunks = -(-height // rows) * -(-b.batch // images)
-    b.call(f"conv_matrix_{columns}", x=s.x.shifted(*s.start), w=packed, width=width, height=height, rows=rows,
-           images=images, stride_x=s.stride[1], stride_y=s.stride[0], out_blocks=b.share(blocks(s.filters), chunks),
-           **s.epilogue)
+    copying = {"x": s.x.shifted(*s.start), "w": packed, "width": width, "height": height, "rows": rows,
+               "images": images, "stride_x": s.stride[1], "stride_y": s.stride[0],
+               "out_blocks": b.share(blocks(s.filters), chunks), **s.epilogue}
+    kernel = f"conv_matrix_{columns}"
+    if s.channels > FEW or s.stride != (1, 1) or s.start != (0, 0) or s.map != s.x.shape[:2]:
+        b.call(kernel, **copying)
+        return
+    together = b.together(height, blocks(s.filters))
+    direct = {"x": s.x, "w": packed, "first": form.first, "rows": 1, **s.epilogue, **s.steps}
+    b.call_on_runs(together, ("x", "y", "residual"), (b.tile("conv", together * width), direct), (kernel, copying))
 
 
 def _fewest(count: int, each: int, most: int, columns: int) -> int:
