@@ -11,7 +11,7 @@ import numpy as np
 if TYPE_CHECKING:
     from .model import Model
 
-# Images computed at a time: few enough that a large data set needs little memory.
+CHUNK = 1024  # images computed at a time: few enough that a large data set needs little memory
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,12 @@ def evaluate(model: Model, images: np.ndarray, labels: np.ndarray, *, top: tuple
     """
     if len(images) == 0:
         raise ValueError("there are no images to evaluate on")
-    return score(model.log_probabilities(images), labels, model.classes, top=top)
+    return score(log_probabilities(model, images), labels, model.classes, top=top)
+
+
+def log_probabilities(model: Model, images: np.ndarray) -> np.ndarray:
+    """`model.log_probabilities`, some images at a time: they may be a file larger than memory."""
+    return np.concatenate([model.log_probabilities(images[i:i + CHUNK]) for i in range(0, len(images), CHUNK)])
 
 
 def evaluate_on(model: Model, data: str | os.PathLike) -> tuple[str, Evaluation]:

@@ -8,13 +8,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from .arrays import to_dataset
-from .dataset import DataError, Dataset
+from .dataset import DataError, Dataset, Pictures
 from .digits import load_digits
 from .idx import find_idx, load_idx
 from .npz import load_images, load_npz
 from .split import Part, Split, split
 
-__all__ = ["BUILT_IN", "DataError", "Dataset", "Part", "Split", "load", "load_images", "split", "to_dataset"]
+__all__ = ["BUILT_IN", "DataError", "Dataset", "Part", "Pictures", "Split", "load", "load_images", "split",
+           "to_dataset"]
 
 FASHION_CLASSES = ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag",
                    "Ankle boot"]

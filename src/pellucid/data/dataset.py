@@ -12,11 +12,28 @@ class DataError(ValueError):
 
 
 @dataclass(frozen=True, eq=False)
-class Dataset:
-    """Labelled images, all in memory. Raises DataError where the parts do not fit together.
+class Pictures:
+    """The files that images were made of, in their order, and what they were before they were brought to one size.
 
-    images: uint8 (N, H, W, C), C from 1 to 4; labels: int32 (N,), an index into `classes`; `test_images` and
-    `test_labels`: the test set that the source brings itself, or None.
+    files: their names, as people know them; sizes: int32 (N, 2), height and width; modes: Pillow's ("RGB", "L", ...).
+    """
+
+    files: tuple[str, ...]
+    sizes: np.ndarray
+    modes: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Labelled images. Raises DataError where the parts do not fit together.
+
+    images: uint8 (N, H, W, C), C from 1 to 4, in memory or a read-only map of a file; labels: int32 (N,), an index
+    into `classes`; `test_images` and `test_labels`: the test set that the source brings itself, or None.
+    `validation`: which of the images the source itself sets aside for validation, ascending, or None.
+    `groups`: int64 (N,), equal for images that a split must keep together, or None. `pictures` and `test_pictures`:
+    the files behind the images, where there are such. `left_out`: (file, why) for files that were not used. `fit`:
+    how pictures of other proportions were brought to the size, see `Preprocessing`. `digest`: a short text that
+    differs for other contents, where the source knows one without reading all images.
     """
 
     name: str
@@ -25,6 +42,13 @@ class Dataset:
     classes: list[str]
     test_images: np.ndarray | None = None
     test_labels: np.ndarray | None = None
+    validation: np.ndarray | None = None
+    groups: np.ndarray | None = None
+    pictures: Pictures | None = None
+    test_pictures: Pictures | None = None
+    left_out: tuple[tuple[str, str], ...] = ()
+    fit: str = "stretch"
+    digest: str | None = None
 
     def __post_init__(self):
         if len(self.classes) < 2:

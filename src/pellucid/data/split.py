@@ -7,7 +7,7 @@ remains. Every class is in every part.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, prod
 
 import numpy as np
 
@@ -16,14 +16,38 @@ from .dataset import DataError, Dataset
 TEST_FRACTION, VALIDATION_FRACTION = 0.25, 0.1
 
 
+class Rows:
+    """Some images of an array, which may be a file larger than memory: read when they are asked for.
+
+    `rows[i]` for an integer, a slice or an array of integers gives an ordinary array of those images.
+    """
+
+    def __init__(self, images: np.ndarray, indices: np.ndarray):
+        self._images, self._indices = images, indices
+        self.shape, self.dtype, self.ndim = (len(indices), *images.shape[1:]), images.dtype, images.ndim
+
+    @property
+    def size(self) -> int:
+        return prod(self.shape)
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def __getitem__(self, key) -> np.ndarray:
+        return np.asarray(self._images[self._indices[key]])
+
+    def __array__(self, dtype=None, copy=None) -> np.ndarray:
+        return np.asarray(self[:], dtype)
+
+
 @dataclass(frozen=True, eq=False)
 class Part:
-    """Images (n, H, W, C) uint8, labels (n,) int32, and where each stands in the data set.
+    """Images (n, H, W, C) uint8 (an array or `Rows`), labels (n,) int32, and where each stands in the data set.
 
     `indices` count in the data set's images, or in its test images where it brings a test set of its own.
     """
 
-    images: np.ndarray
+    images: np.ndarray | Rows
     labels: np.ndarray
     indices: np.ndarray
 
@@ -68,7 +92,9 @@ def split(dataset: Dataset, seed: int = 0) -> Split:
 
 
 def _part(dataset: Dataset, indices: np.ndarray) -> Part:
-    return Part(dataset.images[indices], dataset.labels[indices], indices)
+    images = dataset.images
+    rows = Rows(images, indices) if isinstance(images, np.memmap) else images[indices]
+    return Part(rows, dataset.labels[indices], indices)
 
 
 def _hold_out(indices: np.ndarray, labels: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
