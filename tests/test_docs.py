@@ -70,7 +70,7 @@ def test_python_runs_and_prints_what_it_says(page, tmp_path, monkeypatch, capsys
 
 def test_pages_promise_something():
     assert {page: sum(len(promised(code)) for _, code in fenced(page, "python")) for page in with_python(RUN)} == {
-        "README.md": 5, "docs/files.md": 3,
+        "README.md": 5, "docs/files.md": 3, "docs/training.md": 2,
     }
 
 
@@ -121,7 +121,7 @@ def test_commands_parse(page, words):
     parse(words[1:])
 
 
-@pytest.mark.parametrize("wrong", ["train digits --epoch 3", "train --epochs many", "evaluate one", "summary a b"])
+@pytest.mark.parametrize("wrong", ["train digits --epoch 3", "train --batch-size many", "evaluate one", "summary a b"])
 def test_wrong_commands_do_not_parse(wrong):
     with pytest.raises(Exception) as refused:  # typer brings a click of its own, so the type depends on its version
         parse(wrong.split())

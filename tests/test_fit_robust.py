@@ -82,9 +82,9 @@ class TestErrors:
 
     @pytest.mark.parametrize("place", ["step", "_validate"])
     def test_one_within_a_step_leaves_the_last_sound_state(self, data, tmp_path, monkeypatch, place):
-        from pellucid.training.fit import TrainStep, _Trainer
+        from pellucid.training.trainer import Trainer, TrainStep
 
-        owner, name = (TrainStep, "__call__") if place == "step" else (_Trainer, place)
+        owner, name = (TrainStep, "__call__") if place == "step" else (Trainer, place)
         real, calls = getattr(owner, name), []
 
         def failing(self, *arguments):
@@ -138,14 +138,17 @@ def stopped(data, tmp_path_factory):
 
 
 KEYS = ("network", "preprocessing", "optimizer", "batch_size", "epoch_steps", "steps", "source", "network_name",
-        "data", "data_digest", "split", "split_digest", "classes", "seed", "label_smoothing", "shift", "format")
+        "data", "data_digest", "split", "split_digest", "classes", "seed", "label_smoothing", "shift", "mirror",
+        "cutout", "averaging", "patience", "init", "slow", "fresh", "notes", "class_weights", "format")
 
 
 class TestDamagedConfig:
     @pytest.mark.parametrize("key, value", [
-        *((key, value) for key in KEYS for value in (True, [[]], {"a": None})),
+        *((key, value) for key in KEYS for value in (True, [[]], {"a": None}) if (key, value) != ("mirror", True)),
         ("epoch_steps", 0), ("epoch_steps", 10**6), ("batch_size", -1), ("batch_size", 10**6), ("steps", 10**9 + 1),
-        ("steps", 2.5), ("shift", -1), ("shift", 8), ("seed", -1), ("label_smoothing", 1), ("classes", ["a"]),
+        ("steps", 2.5), ("shift", -1), ("shift", 8), ("cutout", 9), ("averaging", -1), ("slow", 0), ("slow", 2),
+        ("class_weights", [1, 1]), ("class_weights", [1, -1, 1]), ("class_weights", ["a", 1, 1]), ("seed", -1),
+        ("label_smoothing", 1), ("classes", ["a"]),
         ("label_smoothing", 10**400), ("split", {"train": "x", "validation": 1, "test": 1}),
         ("result", []), ("result", {"test": {"count": 1}}), ("result", {"test": 5}),
     ])

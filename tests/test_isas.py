@@ -128,7 +128,7 @@ class TestChosenForEverything:
     @pytest.mark.parametrize("n, classes", [(1, 1), (3, 10), (17, 17), (40, 40)])
     def test_cross_entropy_three_ways(self, n, classes):
         for smoothing in (0.0, 0.1):
-            test_layers.test_cross_entropy_three_ways.hypothesis.inner_test(n, classes, smoothing, 1.0, n)
+            test_layers.test_cross_entropy_three_ways.hypothesis.inner_test(n, classes, smoothing, 1.0, True, n)
 
     def test_winograd(self):
         test_winograd.test_the_bound_holds_for_many_channels(64)

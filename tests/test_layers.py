@@ -233,22 +233,25 @@ def test_batch_norm_refuses_to_train_on_one_value():
 
 @settings(max_examples=60, deadline=None)
 @given(n=st.integers(1, 40), classes=st.sampled_from((1, 2, 10, 16, 17, 40)),
-       smoothing=st.sampled_from((0.0, 0.1, 1.0)), scale=st.sampled_from((1.0, 1e-3, 60.0)), seed=seeds)
-def test_cross_entropy_three_ways(n, classes, smoothing, scale, seed):
+       smoothing=st.sampled_from((0.0, 0.1, 1.0)), scale=st.sampled_from((1.0, 1e-3, 60.0)), weighted=st.booleans(),
+       seed=seeds)
+def test_cross_entropy_three_ways(n, classes, smoothing, scale, weighted, seed):
     rng = np.random.default_rng(seed)
     logits, labels = normals(rng, n, classes) * np.float32(scale), rng.integers(0, classes, n)
-    loss, gradient = CrossEntropy(smoothing).define(logits, labels)
+    weights = tuple(rng.uniform(0, 3, classes)) if weighted else None
+    loss, gradient = CrossEntropy(smoothing, weights).define(logits, labels)
     t = torch.tensor(logits, dtype=torch.float64, requires_grad=True)
-    theirs = F.cross_entropy(t, torch.tensor(labels), label_smoothing=smoothing)
+    theirs = F.cross_entropy(t, torch.tensor(labels), label_smoothing=smoothing, reduction="none")
+    theirs = (theirs * torch.tensor(np.ones(classes) if weights is None else weights)[labels]).mean()
     assert abs(loss - theirs.item()) <= 1e-10 * max(1, loss)
     np.testing.assert_allclose(gradient, torch.autograd.grad(theirs, t)[0].numpy(), atol=1e-12)
 
-    losses, got = loss_of_engine(logits, labels, smoothing)
+    losses, got = loss_of_engine(logits, labels, smoothing, weights)
     assert abs(losses.mean(dtype=np.float64) - loss) <= 2e-6 * max(1, loss)
-    np.testing.assert_allclose(got, gradient, rtol=0, atol=1e-6 / n)
+    np.testing.assert_allclose(got, gradient, rtol=0, atol=3e-6 / n)
 
 
-def loss_of_engine(logits, labels, smoothing):
+def loss_of_engine(logits, labels, smoothing, weights=None):
     """The losses, and their mean's gradient, by the kernel alone: on the bare logits."""
     n, classes = logits.shape
     b = Builder(library(), n, ParameterBuffer({}), None)
@@ -257,7 +260,7 @@ def loss_of_engine(logits, labels, smoothing):
     source = np.ascontiguousarray(logits.reshape(n, 1, 1, classes))
     b.call("input_f32", image=source, scale=np.ones(classes, np.float32), shift=np.zeros(classes, np.float32),
            inner=16, y=x)
-    losses, gradient = CrossEntropy(smoothing).lower(b, x)
+    losses, gradient = CrossEntropy(smoothing, weights).lower(b, x)
     b.call("store_f32", x=gradient, out=out)
     b.labels[:] = labels
     _, calls, arena = b.bind()

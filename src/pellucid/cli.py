@@ -175,10 +175,16 @@ def train(
     data: Annotated[str | None, typer.Argument(
         metavar="DATA", help="digits, mnist, fashion-mnist, an .npz file or a folder of IDX files.", show_default=False,
     )] = None,
-    net: Annotated[str | None, typer.Option(metavar="NAME", help="The network, lenet if not given.")] = None,
-    epochs: Annotated[int | None, typer.Option(min=1, metavar="N", help="Times to go through the images.")] = None,
+    net: Annotated[str | None, typer.Option(
+        metavar="NAME", help="The network; one that suits images and time if not given.")] = None,
+    epochs: Annotated[str | None, typer.Option(
+        metavar="N", help="Times to go through the images; with --resume, as +N, times more.")] = None,
     time: Annotated[str | None, typer.Option(
         "--time", metavar="TIME", help="Train that long instead: 90s, 2m, 1h30m.")] = None,
+    recipe: Annotated[str | None, typer.Option(
+        metavar="NAME", help="How much to spend: fast, standard or best.")] = None,
+    init: Annotated[str | None, typer.Option(
+        metavar="MODEL", help="Start from the layers of this model, with a new last one.")] = None,
     out: Annotated[str | None, typer.Option(
         metavar="DIR", help="The run folder; runs/DATA-NET-1 (or 2, ...) if not given.")] = None,
     resume: Annotated[str | None, typer.Option(
@@ -189,6 +195,16 @@ def train(
     batch_size: Annotated[int | None, typer.Option(min=1, metavar="N", help="Images a step.")] = None,
     shift: Annotated[int | None, typer.Option(
         min=0, metavar="PIXELS", help="Move training images at random by so much; 0 for not at all.")] = None,
+    mirror: Annotated[bool | None, typer.Option(
+        "--mirror/--no-mirror", help="Mirror training images left to right, or not; else the images are asked.",
+        show_default=False)] = None,
+    cutout: Annotated[int | None, typer.Option(
+        min=0, metavar="PIXELS", help="Paint over a square of that side in each training image.")] = None,
+    balance: Annotated[bool | None, typer.Option(
+        "--balance/--no-balance", help="Let rare classes weigh more, or not; else where classes are uneven.",
+        show_default=False)] = None,
+    patience: Annotated[int | None, typer.Option(
+        min=0, metavar="N", help="Stop after N epochs without a better validation; 0 for never.")] = None,
     threads: Threads = None,
     as_json: Json = False,
 ) -> None:
@@ -202,9 +218,12 @@ def train(
       pellucid train digits
       pellucid train photos.npz --time 2m --out runs/photos
       pellucid train --resume runs/photos
+      pellucid train --resume runs/photos --epochs +5
+      pellucid train other.npz --init runs/photos
     """
-    settings = {"--net": net, "--epochs": epochs, "--time": time, "--out": out, "--seed": seed, "--lr": lr,
-                "--batch-size": batch_size, "--shift": shift}
+    settings = {"--net": net, "--time": time, "--out": out, "--seed": seed, "--lr": lr, "--batch-size": batch_size,
+                "--shift": shift, "--mirror": mirror, "--cutout": cutout, "--balance": balance,
+                "--patience": patience, "--recipe": recipe, "--init": init}
     if resume is not None and (given := [name for name, value in settings.items() if value is not None]):
         raise typer.BadParameter(f"--resume keeps the settings of the run; leave out {', '.join(given)}")
     if resume == "":
@@ -217,6 +236,7 @@ def train(
         raise typer.BadParameter("give --epochs or --time, not both")
     if time is not None:
         _check_duration(time)
+    rounds = None if epochs is None else _epochs(epochs, resume is not None)
     set_threads(threads)
     from . import cli_text
     from .training.fit import fit
@@ -224,8 +244,9 @@ def train(
 
     with display() as progress:
         run = fit(
-            net, data, epochs=epochs, time=time, seed=seed or 0, out=resume or out, batch_size=batch_size, lr=lr,
-            shift=shift, resume=resume is not None, progress=progress,
+            net, data, epochs=rounds, time=time, seed=seed or 0, out=resume or out, batch_size=batch_size, lr=lr,
+            shift=shift, mirror=mirror, cutout=cutout, balance=balance, patience=patience, recipe=recipe,
+            init=None if init is None else model_file(init), resume=resume is not None, progress=progress,
             on_start=lambda setup, folder: say(cli_text.start(setup, folder)), command=["pellucid", *sys.argv[1:]],
         )
     if as_json:
@@ -235,6 +256,21 @@ def train(
         raise typer.Exit(1)
     if not as_json:
         show(cli_text.finished(run))
+
+
+def _epochs(text: str, resumed: bool) -> int | str:
+    from .training.plan import more_epochs
+
+    try:
+        if resumed:
+            more_epochs(text)
+            return text
+    except ValueError as e:
+        raise typer.BadParameter(str(e)) from None
+    if not text.isdecimal() or not int(text):
+        raise typer.BadParameter(f"--epochs must be a whole number of at least 1, got {text!r}"
+                                 + ("; +N adds epochs to a run, with --resume" if text.startswith("+") else ""))
+    return int(text)
 
 
 def _check_duration(time: str) -> None:

@@ -30,6 +30,7 @@ def start(setup: Setup, folder: Path | None) -> str:
         f"{setup.network_name}: {setup.network.parameter_count:,} parameters; {number(plan.epochs, 'epoch')} of "
         f"{number(plan.epoch_steps, 'step')} of {number(plan.batch_size, 'image')}; "
         f"{number(threads(), 'thread')}{where}"
+        + "".join(f"\n{printable(note)}" for note in setup.notes)
     )
 
 
@@ -41,7 +42,9 @@ def finished(run: Run) -> str:
     return (
         f"test accuracy  {percent(run.test_accuracy)} ({run.test['correct']:,} of {run.test['count']:,} images that "
         "training never saw)\n"
-        f"validation     {percent(run.best['validation_accuracy'])} in epoch {run.best['epoch']} of {run.epochs}\n"
+        f"validation     {percent(run.best['validation_accuracy'])} in epoch {run.best['epoch']} of {run.epochs}"
+        + (f"; stopped there, for {number(run.setup.patience, 'epoch')} brought nothing better" if run.stopped else "")
+        + "\n"
         f"time           {spoken(run.seconds)}\n"
         f"run folder     {printable(str(run.folder))}\n\n"
         f"Next:  pellucid evaluate {model} {data}"

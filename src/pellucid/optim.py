@@ -42,9 +42,9 @@ class Optimiser:
                              f"at step {step} it gave {value!r}")
         return float(value)
 
-    def rates(self, step: int) -> tuple[float, ...]:
-        """What the kernel's buffer `rates` must hold for a step."""
-        return (self.rate(step),)
+    def rates(self, step: int, factor: float = 1.0) -> tuple[float, ...]:
+        """What the kernel's buffer `rates` must hold for a step, the learning rate multiplied by `factor`."""
+        return (self.rate(step) * factor,)
 
     def call_arguments(self) -> tuple[str, dict[str, float]]:
         """The kernel's name and its constant scalars."""
@@ -144,9 +144,9 @@ class Adam(Optimiser):
     def slots(self) -> tuple[str, ...]:
         return ("m", "v")
 
-    def rates(self, step: int) -> tuple[float, float, float]:
+    def rates(self, step: int, factor: float = 1.0) -> tuple[float, float, float]:
         beta1, beta2 = self.betas
-        lr, t = self.rate(step), step + 1
+        lr, t = self.rate(step) * factor, step + 1
         return lr / (1 - beta1**t), 1 / sqrt(1 - beta2**t), 1 - lr * self._decoupled
 
     @property

@@ -128,6 +128,33 @@ class OneCycle(Schedule):
         return _fall(self.lr, self.final, (step - top) / (self.steps - top))
 
 
+@dataclass(frozen=True)
+class Then(Schedule):
+    """`first` for so many `steps`, and `second`, from its beginning, after that.
+
+    Raises ValueError for steps below 1 or what is not a rate.
+    """
+
+    first: float | Schedule
+    steps: int
+    second: float | Schedule
+
+    def __post_init__(self):
+        _steps("steps", self.steps, least=1)
+        for name in ("first", "second"):
+            value = getattr(self, name)
+            if not isinstance(value, Schedule):
+                object.__setattr__(self, name, from_json(value))
+
+    def __call__(self, step: int) -> float:
+        part, at = (self.first, step) if step < self.steps else (self.second, step - self.steps)
+        return part(at) if callable(part) else part
+
+    def to_json(self) -> dict:
+        return {"kind": type(self).__name__, "first": to_json(self.first), "steps": self.steps,
+                "second": to_json(self.second)}
+
+
 def to_json(lr) -> float | dict:
     """A rate as optimisers hold it, a number or a schedule, as JSON. Raises TypeError for any other callable."""
     if isinstance(lr, Schedule):

@@ -14,13 +14,14 @@ IMAGES_OF_TASK = 16
 
 @kernel("cross_entropy")
 def cross_entropy(machine: Machine) -> Program:
-    """loss[n] = -sum over classes of target log(softmax(logits)); dlogits = scale (softmax(logits) - target).
+    """loss[n] = -weight sum over classes of target log(softmax(logits)); dlogits = scale weight (softmax(logits) -
+    target), the weight being that of the label.
 
     target = (1 - smoothing) [class = label] + smoothing / classes, as torch.nn.CrossEntropyLoss has it. `logits` is a
     feature vector (x = y = 0 only). Spare lanes of dlogits are 0.
     """
     logits = blocked("logits")
-    labels = hl.ImageParam(hl.Int(32), 1, "labels")
+    labels, weights = hl.ImageParam(hl.Int(32), 1, "labels"), hl.ImageParam(hl.Float(32), 1, "weights")
     classes = hl.Param(hl.Int(32), "channels")
     smoothing, scale = hl.Param(hl.Float(32), "smoothing"), hl.Param(hl.Float(32), "scale")
     c, X, Y, b, n = variables("c x y b n")
@@ -40,6 +41,9 @@ def cross_entropy(machine: Machine) -> Program:
         on_label = hl.select(b * BLOCK + c == labels[n], f32(1) - smoothing, f32(0))
         return on_label + smoothing / hl.cast(hl.Float(32), classes)
 
+    def weight(n):
+        return weights[hl.clamp(labels[n], 0, classes - 1)]
+
     def over_classes(name, term):
         return over_channels(plus, f32(0), lambda c, b, n: hl.select(exists(c, b), term(c, b, n), f32(0)),
                              name, blocks, [n])
@@ -50,9 +54,10 @@ def cross_entropy(machine: Machine) -> Program:
     total, total_stages = over_classes("total", lambda c, b, n: exp(shifted(c, b, n)))
     aligned, aligned_stages = over_classes("aligned", lambda c, b, n: target(c, b, n) * shifted(c, b, n))
     loss, dlogits = hl.Func("loss"), hl.Func("dlogits")
-    loss[n] = strict(hl.log(total[n]) - aligned[n])  # the targets sum to 1
+    loss[n] = strict(weight(n) * (hl.log(total[n]) - aligned[n]))  # the targets sum to 1
     probability = exp(logits[c, X, Y, b, n] - peak[n]) / total[n]
-    dlogits[c, X, Y, b, n] = strict(hl.select(exists(c, b), scale * (probability - target(c, b, n)), f32(0)))
+    slope = scale * weight(n) * (probability - target(c, b, n))
+    dlogits[c, X, Y, b, n] = strict(hl.select(exists(c, b), slope, f32(0)))
 
     # The schedule: the logarithm is one a image, so `loss` stays scalar.
     task, fine = hl.Var("task"), hl.TailStrategy.GuardWithIf
@@ -66,4 +71,4 @@ def cross_entropy(machine: Machine) -> Program:
         lanes.compute_at(whole, n)
     aligned_stages[0].compute_at(loss, n)
     aligned.compute_at(loss, n)
-    return Program([loss, dlogits], [logits, labels, classes, smoothing, scale])
+    return Program([loss, dlogits], [logits, labels, weights, classes, smoothing, scale])

@@ -20,30 +20,41 @@ def softmax_grad(y, dy) -> np.ndarray:
     return y * (dy - (y * dy).sum(axis=-1, keepdims=True))
 
 
-def cross_entropy(logits, labels, smoothing: float = 0.0) -> float:
-    """Mean over the batch of -sum over classes of target log(softmax(logits)).
+def cross_entropy(logits, labels, smoothing: float = 0.0, weights=None) -> float:
+    """Mean over the batch of -weight sum over classes of target log(softmax(logits)).
 
     Args:
         logits: (N, classes), N at least 1.
         labels: (N,) integers, 0 to classes - 1.
         smoothing: the target is 1 - smoothing on the label, plus smoothing / classes on every class (Szegedy et al.,
             "Rethinking the Inception architecture", 2016, section 7).
+        weights: (classes,), by which the losses of the images of a class are multiplied; None for 1.
 
     Raises ValueError if a label is out of range, shapes do not fit or smoothing is not in [0, 1].
     """
     logits = float64(logits)
     total = 0.0
-    for z, target in zip(logits, _targets(logits, labels, smoothing), strict=True):
+    for z, target, weight in zip(logits, _targets(logits, labels, smoothing), _weights(logits, labels, weights),
+                                 strict=True):
         shifted = z - z.max()
-        total -= target @ (shifted - np.log(np.exp(shifted).sum()))
+        total -= weight * (target @ (shifted - np.log(np.exp(shifted).sum())))
     return float(total / len(logits))
 
 
-def cross_entropy_grad(logits, labels, smoothing: float = 0.0) -> np.ndarray:
-    """Gradient of `cross_entropy` to the logits: (softmax(logits) - target) / N."""
+def cross_entropy_grad(logits, labels, smoothing: float = 0.0, weights=None) -> np.ndarray:
+    """Gradient of `cross_entropy` to the logits: weight (softmax(logits) - target) / N."""
     logits = float64(logits)
     targets = _targets(logits, labels, smoothing)
-    return (softmax(logits) - targets) / len(logits)
+    return _weights(logits, labels, weights)[:, None] * (softmax(logits) - targets) / len(logits)
+
+
+def _weights(logits: np.ndarray, labels, weights) -> np.ndarray:
+    """The weight of each image's loss, (N,)."""
+    if weights is None:
+        return np.ones(len(logits))
+    weights = float64(weights)
+    require_shape("weights", weights, (logits.shape[1],))
+    return weights[np.asarray(labels)]
 
 
 def _targets(logits: np.ndarray, labels, smoothing: float) -> np.ndarray:

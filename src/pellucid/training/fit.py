@@ -1,91 +1,49 @@
-"""Train a network on a data set: the loop, and what surrounds it so that nothing good is ever lost."""
+"""Train a network on a data set: from what is asked for to a run's settings, and on."""
 
 from __future__ import annotations
 
-import contextlib
-import math
 import os
 import time as clock
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from .. import data as datasets
-from .. import evaluation
-from ..model import Model, load
 from ..network import Network
 from ..optim import Optimiser
-from . import augment
+from ..schedules import OneCycle, Then
+from . import finetune, recipes
 from . import plan as planning
-from .interrupt import Interruption
 from .progress import Progress
-from .run import RunFolder, State
-from .setup import Setup, check_same, default_optimizer, peak, prepare
-from .step import Diverged, TrainStep
+from .run import RunFolder
+from .setup import Setup, check_same, peak, prepare
+from .trainer import Run, Trainer, measure
 
-SAVE_EVERY = 1.0  # seconds between saves where epochs are shorter than that
-
-
-@dataclass
-class Run:
-    """What `fit` gives back.
-
-    `model` holds the best weights by validation (accuracy, then loss) and `best` is the row of their epoch;
-    `history` has a row an epoch, as metrics.csv. `test` is the best weights' evaluation on the test images, made once,
-    when training is complete: None for a run that was interrupted. `folder` is None where nothing was written.
-    """
-
-    model: Model
-    folder: Path | None
-    setup: Setup
-    history: list[dict]
-    best: dict
-    test: dict | None
-    epochs: int
-    steps: int
-    seconds: float
-    interrupted: bool
-
-    @property
-    def test_accuracy(self) -> float | None:
-        """Share of the test images that the best weights recognise."""
-        return self.test["accuracy"] if self.test else None
-
-    def to_json(self) -> dict:
-        """The result in plain numbers and texts."""
-        folder = RunFolder(self.folder) if self.folder else None
-        return {
-            "run": str(folder.path) if folder else None,
-            "model": str(folder.best) if folder else None,
-            "interrupted": self.interrupted,
-            "test_accuracy": self.test_accuracy,
-            "test": self.test,
-            "validation_accuracy": self.best["validation_accuracy"],
-            "validation_loss": self.best["validation_loss"],
-            "best_epoch": self.best["epoch"],
-            "epochs": self.epochs,
-            "steps": self.steps,
-            "seconds": self.seconds,
-            **{name: getattr(self.setup, name) for name in ("data", "split", "network_name", "seed")},
-            "parameters": self.setup.network.parameter_count,
-        }
+__all__ = ["Run", "fit"]
 
 
 def fit(
     network: Network | str | None = None,
     data: str | os.PathLike | datasets.Dataset | tuple | None = None,
     *,
-    epochs: int | None = None,
+    epochs: int | str | None = None,
     time: float | str | None = None,
     seed: int = 0,
     out: str | os.PathLike | bool | None = None,
+    recipe: str | None = None,
+    init: str | os.PathLike | None = None,
     batch_size: int | None = None,
     optimizer: Optimiser | None = None,
     lr: float | None = None,
     label_smoothing: float = 0.1,
     shift: int | None = None,
+    mirror: bool | None = None,
+    cutout: int | None = None,
+    balance: bool | None = None,
+    averaging: bool = True,
+    patience: int | None = None,
     resume: bool = False,
     progress: Callable[[Progress], None] | None = None,
     on_start: Callable[[Setup, Path | None], None] | None = None,
@@ -93,19 +51,30 @@ def fit(
 ) -> Run:
     """Train `network` on `data`; returns the `Run`, with the best weights by validation and their test accuracy.
 
-    network: a Network, the name of one in the zoo, or None for "lenet".
+    network: a Network, the name of one in the zoo, or None for one that suits images and time (see `recipes`).
     data: what `pellucid.data.load` takes, a Dataset, or (images, labels) as arrays; None for "digits".
-    epochs, time: how long. `time` is in seconds or like "2m": some steps are timed on a throwaway model and the
-        number of epochs is planned so that the schedule ends in time. With neither, about as long as small data need.
+    epochs, time: how long. `time` is in seconds or like "2m": some steps are timed on a throwaway model, then the
+        network's width and the number of epochs are planned so that the schedule ends in time. With neither, about as
+        long as small data need.
     seed: decides the split, the initial weights, the order of images and all other chance; at least 0.
     out: the run folder, new or empty; None for runs/<data>-<network>-<n>, False for none at all.
+    recipe: "fast", "standard" (None) or "best": how much to spend where network, epochs or time leave it open.
+    init: a model file to start from: its network with a new last layer, its weights, its preprocessing; the layers that
+        have learned already learn at a tenth of the rate.
     batch_size: by default from the number of images.
     optimizer, lr: an optimiser of `pellucid.optim`, taken as it is; or only the peak of the default's one-cycle
         schedule (SGD with Nesterov momentum 0.9).
     label_smoothing: share of each label that is spread over all classes.
     shift: pixels by which training images are moved at random; by default about a fourteenth of the side, 0 for none.
+    mirror: whether training images are mirrored every other epoch; None asks the images (see `handedness`).
+    cutout: side of a square that is painted over in each training image, in pixels.
+    balance: whether the losses of rare classes weigh more; None for where the numbers of images are uneven.
+    averaging: whether weights are averaged over the last steps for validation and for the model that is kept.
+    patience: epochs without a better validation after which training stops; None for half of them (at least 10), 0
+        for never.
     resume: continue the run in `out` from its last step, under the settings it was started with: the weights end as
-        if it had never stopped, to the bit. Only `data` may be given again, and must be where it came from arrays.
+        if it had never stopped, to the bit. Only `data` may be given again, and must be where it came from arrays; and
+        `epochs`, as "+5", adds epochs to a run, with a schedule of their own.
     progress, on_start: called with a `Progress` after every step; with the settings and the run folder before them.
     command: the command line, kept in config.json.
 
@@ -116,45 +85,46 @@ def fit(
     """
     started = clock.perf_counter()
     if resume:
-        _refuse_settings(network=network, epochs=epochs, time=time, batch_size=batch_size, optimizer=optimizer, lr=lr,
-                         shift=shift)
+        _refuse_settings(network=network, time=time, batch_size=batch_size, optimizer=optimizer, lr=lr, shift=shift,
+                         mirror=mirror, cutout=cutout, balance=balance, patience=patience, recipe=recipe, init=init)
+        more = None if epochs is None else planning.more_epochs(epochs)
         if out is None or isinstance(out, bool):
             raise ValueError("resume needs the folder of the run in out")
-        folder = RunFolder.existing(out)
-        config = folder.read_config()
-        try:
-            setup = Setup.from_json(config)
-        except ValueError as e:
-            raise ValueError(f"{folder.config}: {e}; it cannot be resumed, start a new run") from None
-        if data is None and setup.source is None:
-            raise ValueError(f"the run in {folder.path} was trained on arrays; give them again as data")
-        dataset, _ = _dataset(setup.source if data is None else data)
-        parts = datasets.split(dataset, setup.seed)
-        check_same(setup, dataset, parts)
-        trainer = _Trainer(setup, parts, progress)
-        trainer.folder = folder
-        trainer.restore()
-        return trainer.run(config, on_start)
+        return _resume(RunFolder.existing(out), data, more, progress, on_start)
 
     seed = planning.whole("seed", seed, 0)
     if epochs is not None and time is not None:
         raise ValueError("give epochs or time, not both")
     if optimizer is not None and lr is not None:
         raise ValueError("give the learning rate to the optimizer, or lr alone")
+    if network is not None and init is not None:
+        raise ValueError("give a network or the model to start from, not both: that model brings its network")
     lr = None if lr is None else peak(lr)
     budget = None if time is None else planning.duration(time)
+    spending = recipes.recipe_of(recipe)
     dataset, source = _dataset("digits" if data is None else data)
+    begin = None if init is None else finetune.beginning(init, len(dataset.classes))
     parts = datasets.split(dataset, seed)
-    plan = planning.plan(len(parts.train), batch=batch_size, epochs=epochs)
-    setup = prepare(
-        network, dataset, plan, parts, seed=seed, source=source, label_smoothing=label_smoothing, shift=shift,
-        optimizer=default_optimizer(plan.steps, lr) if optimizer is None else optimizer,
-    )
-    if budget is not None:
-        pace = _measure(setup, parts)
-        plan = planning.plan_for_time(plan, budget - (clock.perf_counter() - started), pace)
-        setup = replace(setup, plan=plan, optimizer=optimizer or default_optimizer(plan.steps, lr))
-    trainer = _Trainer(setup, parts, progress)
+    plan = planning.plan(len(parts.train), batch=batch_size, epochs=epochs, effort=spending.effort)
+    candidates: list = [begin.network if begin else network]
+    if candidates == [None]:
+        candidates = recipes.networks(dataset.input_shape, spending)
+    asked = {"seed": seed, "source": source, "label_smoothing": label_smoothing, "averaging": averaging,
+             "patience": patience, "begin": begin, "optimizer": optimizer, "lr": lr,
+             "augmentation": recipes.augmentation(parts.train.images, dataset.input_shape, seed, shift=shift,
+                                                  mirror=mirror, cutout=cutout),
+             "weights": recipes.class_weights(parts.train.labels, len(dataset.classes), balance)}
+    for number, candidate in enumerate(candidates, 1):
+        setup = prepare(candidate, dataset, plan, parts, **asked)
+        if budget is None:
+            break
+        timed = planning.plan_for_time(plan, budget - (clock.perf_counter() - started), measure(setup, parts))
+        if timed.epochs >= spending.least or number == len(candidates):
+            setup = prepare(candidate, dataset, timed, parts, **asked)
+            break
+    trainer = Trainer(setup, parts, progress)
+    if begin:
+        trainer.begin_from(begin.weights)
     config = {**setup.to_json(), "command": command}
     if out is not False:
         folder = RunFolder.create(out, f"{Path(dataset.name).stem}-{setup.network_name}")
@@ -163,222 +133,39 @@ def fit(
     return trainer.run(config, on_start)
 
 
-class _Trainer:
-    """One run in progress: the model that is trained, the best weights so far, and where it stands."""
-
-    def __init__(self, setup: Setup, parts: datasets.Split, progress: Callable[[Progress], None] | None):
-        self.setup, self.plan, self.parts = setup, setup.plan, parts
-        self.folder: RunFolder | None = None
-        self.progress = progress or (lambda p: None)
-        self.model, self.step = _start(setup)
-        self.kept = Model(setup.network, seed=setup.seed, preprocessing=setup.preprocessing, classes=setup.classes)
-        self.kept.record = setup.record()
-        self.state = State()
-        self.saved_at = -math.inf
-        self.best_is_saved = True
-        self.sound = self.between_steps = True
-        self.began, self.done_before = clock.perf_counter(), 0
-
-    def restore(self) -> None:
-        """Go on from last.safetensors and, for the best weights, best.safetensors."""
-        parameters, buffers, self.state = self.folder.read_last(self.model.parameters, self.step.state())
-        if not 0 <= self.state.step <= self.plan.steps:
-            raise ValueError(f"{self.folder.last} stands at step {self.state.step} of {self.plan.steps}; "
-                             "it belongs to another run")
-        self.model.load_parameters(parameters)
-        self.step.load_state(buffers, self.state.step)
-        if self.state.best is not None:
-            self.kept.load_parameters(load(self.folder.best).parameters)
-            self._note_best(self.state.best)
-
-    def run(self, config: dict, on_start: Callable[[Setup, Path | None], None] | None) -> Run:
-        """Train to the end of the plan, or until Ctrl-C; evaluate and save."""
-        if on_start is not None:
-            on_start(self.setup, self.folder and self.folder.path)
-        self.began, self.done_before = clock.perf_counter(), self.state.step
-        seconds_before = self.state.seconds
-        with Interruption() as stop:
-            try:
-                while self.state.step < self.plan.steps and not stop.requested:
-                    self._epoch(stop)
-                    self.state.seconds = seconds_before + clock.perf_counter() - self.began
-                    self._save()
-                best = self._best()
-                if best is None:
-                    raise Diverged(self.state.step, "network's output", self.step.lr)
-                return self._finish(config, best)
-            except Diverged as e:
-                best = self._best()
-                self._save(always=True)
-                e.args = (str(e) + self._left(best),)
-                raise
-            except BaseException as e:
-                self.sound = self.sound and self.between_steps
-                self.state.seconds = seconds_before + clock.perf_counter() - self.began
-                with contextlib.suppress(Exception):  # what ended the run matters more than what saving it met
-                    if self.folder and self.sound and not isinstance(e, KeyboardInterrupt):
-                        self._best()
-                    self._save(always=True)
-                raise
-
-    def _finish(self, config: dict, best: dict) -> Run:
-        """Evaluate the best weights, once, if training is complete; save everything."""
-        complete = self.state.step == self.plan.steps
-        test = config.get("result", {}).get("test") if complete else None
-        if complete and test is None:
-            found = self._evaluate(self.kept, self.parts.test).to_json()
-            test = {k: found[k] for k in ("count", "correct", "accuracy", "top", "log_loss")}
-            self.kept.record["test"] = test
-            self.best_is_saved = False
-        self._save(always=True)
-        run = Run(
-            model=self.kept, folder=self.folder and self.folder.path, setup=self.setup, history=self.state.rows,
-            best=best, test=test, epochs=len(self.state.rows), steps=self.state.step, seconds=self.state.seconds,
-            interrupted=not complete,
-        )
-        if self.folder:
-            result = {"interrupted": not complete, "steps": run.steps, "seconds": run.seconds, "best": best,
-                      "test": test}
-            self.folder.write_config({**config, "result": result})
-        return run
-
-    def _epoch(self, stop: Interruption | planning.Stopwatch) -> None:
-        """Train to the end of the epoch in which `state.step` stands, and validate; or stop after a step."""
-        plan, state, train = self.plan, self.state, self.parts.train
-        epoch = state.step // plan.epoch_steps + 1
-        first = (epoch - 1) * plan.epoch_steps
-        last = first + plan.length(epoch)
-        order = augment.order(self.setup.seed, epoch, len(train))
-        moves = augment.offsets(self.setup.seed, epoch, len(train), self.setup.shift)
-        began, begun_at = clock.perf_counter(), state.step
-        while state.step < last:
-            position = (state.step - first) * plan.batch_size
-            chosen = order[position:position + plan.batch_size]
-            images = train.images[chosen]
-            if self.setup.shift:
-                images = augment.shift(images, moves[chosen])
-            self.between_steps = False
-            loss = self.step(images, train.labels[chosen])
-            state.step += 1
-            state.losses += float(loss)
-            speed = (state.step - begun_at) * plan.batch_size / (clock.perf_counter() - began)
-            row, best = None, False
-            if state.step == last:
-                self._require_finite()
-                row = self._validate(epoch, state.losses / (last - first), speed)
-                row["seconds"] = clock.perf_counter() - began
-                best = self._judge(row)
-                state.rows.append(row)
-            mean = state.losses / (state.step - first)
-            if row is not None:
-                state.losses = 0.0
-            self.between_steps = True
-            self.progress(self._progress(epoch, mean, speed, row, best))
-            if stop.requested:
-                return
-
-    def _validate(self, epoch: int, train_loss: float, speed: float) -> dict:
-        result = self._evaluate(self.model, self.parts.validation)
-        return {
-            "epoch": epoch, "step": self.state.step, "lr": self.step.lr, "train_loss": train_loss,
-            "validation_loss": result.log_loss, "validation_accuracy": result.accuracy, "seconds": 0.0,
-            "images_per_second": speed,
-        }
-
-    def _judge(self, row: dict) -> bool:
-        """Keep the weights if they are the best so far. Outputs that are not finite never are."""
-        best = self.state.best
-        if not math.isfinite(row["validation_loss"]) or best is not None and _merit(row) <= _merit(best):
-            return False
-        self.state.best = dict(row)
-        self._keep(row)
-        return True
-
-    def _keep(self, row: dict) -> None:
-        self.best_is_saved = True  # meanwhile: half a copy must not be
-        self.kept.load_parameters(self.model.parameters)
-        self._note_best(row)
-        self.best_is_saved = False
-
-    def _note_best(self, row: dict) -> None:
-        self.kept.record["best"] = {k: row[k] for k in ("epoch", "step", "validation_accuracy", "validation_loss")}
-
-    def _require_finite(self) -> None:
-        """Raise Diverged where weights or running statistics overflowed, which a loss may hide behind batch norm."""
-        for name, values in self.model.parameters.items():
-            if not np.isfinite(values).all():
-                self.sound = False
-                raise Diverged(self.state.step, f"parameter {name}", self.step.lr)
-
-    def _best(self) -> dict | None:
-        """The best row. Before the first epoch has ended: that of the present weights, which are kept meanwhile.
-
-        They do not enter the state, so that a resumed run chooses among whole epochs as an unbroken one does.
-        """
-        if self.state.best is None and self.sound:
-            steps = max(self.state.step % self.plan.epoch_steps, 1)
-            row = self._validate(self.state.step // self.plan.epoch_steps + 1, self.state.losses / steps, 0.0)
-            if math.isfinite(row["validation_loss"]):
-                self._keep(row)
-                return row
-        return self.state.best
-
-    def _evaluate(self, model: Model, part: datasets.Part) -> evaluation.Evaluation:
-        return evaluation.evaluate(model, part.images, part.labels)
-
-    def _save(self, always: bool = False) -> None:
-        """Write what has changed; at most once a second, because syncing may take longer than a short epoch."""
-        if self.folder is None or not always and clock.perf_counter() - self.saved_at < SAVE_EVERY:
-            return
-        if not self.best_is_saved:
-            self.kept.save(self.folder.best)
-            self.best_is_saved = True
-        self.folder.write_metrics(self.state.rows)
-        if self.sound:  # else the last sound state stays in its file
-            self.folder.write_last(self.model.parameters, self.step.state(), self.state, self.model.metadata())
-        self.saved_at = clock.perf_counter()
-
-    def _progress(self, epoch: int, loss: float, speed: float, row: dict | None, best: bool) -> Progress:
-        state, plan = self.state, self.plan
-        pace = (clock.perf_counter() - self.began) / max(state.step - self.done_before, 1)
-        return Progress(
-            epoch=epoch, epochs=plan.epochs, step=state.step, steps=plan.steps, loss=loss, images_per_second=speed,
-            seconds_left=pace * (plan.steps - state.step), row=row, best=best,
-        )
-
-    def _left(self, best: dict | None) -> str:
-        """Where the weights are after training broke off."""
-        if self.folder is None:
-            return ""
-        files = [f"the best weights so far are in {self.folder.best}"] if best is not None else []
-        files += [f"the last in {self.folder.last}"] if self.folder.last.exists() else []
-        return "".join(f"; {text}" for text in files)
+def _resume(folder: RunFolder, data, more: int | None, progress, on_start) -> Run:
+    """Go on with the run in a folder, and so many epochs longer than was planned."""
+    config = folder.read_config()
+    try:
+        setup = Setup.from_json(config)
+    except ValueError as e:
+        raise ValueError(f"{folder.config}: {e}; it cannot be resumed, start a new run") from None
+    if data is None and setup.source is None:
+        raise ValueError(f"the run in {folder.path} was trained on arrays; give them again as data")
+    dataset, _ = _dataset(setup.source if data is None else data)
+    parts = datasets.split(dataset, setup.seed)
+    check_same(setup, dataset, parts)
+    if more:
+        setup = _longer(setup, more)
+        config = {**{k: v for k, v in config.items() if k != "result"}, **setup.to_json()}
+    trainer = Trainer(setup, parts, progress)
+    trainer.folder = folder
+    trainer.restore()
+    if more:
+        trainer.state.stopped, trainer.state.waiting_since = False, len(trainer.state.rows)
+        folder.write_config(config)
+    return trainer.run(config, on_start)
 
 
-def _start(setup: Setup) -> tuple[Model, TrainStep]:
-    """A new model and its training step, as the run begins."""
-    model = Model(setup.network, seed=setup.seed, preprocessing=setup.preprocessing, classes=setup.classes)
-    step = TrainStep(model, setup.plan.batch_size, setup.optimizer, label_smoothing=setup.label_smoothing,
-                     seed=setup.seed)
-    return model, step
-
-
-def _measure(setup: Setup, parts: datasets.Split) -> planning.Pace:
-    """How fast training goes, measured on a model of which nothing is kept."""
-    # At a rate of zero the weights stay as they begin, where a step takes its usual time and none diverges.
-    trial = _Trainer(replace(setup, optimizer=replace(setup.optimizer, lr=0.0)), parts, None)
-    watch = planning.Stopwatch()
-    trial._epoch(watch)
-    while trial.state.step < setup.plan.steps and not watch.requested:
-        trial._epoch(watch)
-    start = clock.perf_counter()
-    trial._evaluate(trial.model, parts.validation)
-    epoch_seconds = clock.perf_counter() - start
-    return planning.Pace(watch.step_seconds, epoch_seconds, epoch_seconds * len(parts.test) / len(parts.validation))
-
-
-def _merit(row: dict) -> tuple[float, float]:
-    return row["validation_accuracy"], -row["validation_loss"]
+def _longer(setup: Setup, epochs: int) -> Setup:
+    """The same run with more epochs, in which the rate rises again to a third of its peak and falls to zero."""
+    plan, optimizer = setup.plan, setup.optimizer
+    # An epoch that time cut short is filled up, so that epochs stay as long as they are.
+    steps = (plan.epochs + epochs) * plan.epoch_steps
+    highest = max(optimizer.rate(step) for step in range(0, plan.steps, max(plan.steps // 1000, 1)))
+    again = OneCycle(highest / 3, steps - plan.steps)
+    return replace(setup, plan=replace(plan, steps=steps),
+                   optimizer=replace(optimizer, lr=Then(optimizer.lr, plan.steps, again)))
 
 
 def _dataset(data) -> tuple[datasets.Dataset, str | None]:

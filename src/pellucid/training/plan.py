@@ -86,8 +86,10 @@ def batch_size(count: int) -> int:
     return min(max(1, count), 128, max(16, 2**power))
 
 
-def plan(count: int, *, batch: int | None = None, epochs: int | None = None) -> Plan:
-    """The plan for `count` training images. Images left over by whole batches wait for another epoch's order.
+def plan(count: int, *, batch: int | None = None, epochs: int | None = None, effort: float = 1.0) -> Plan:
+    """The plan for `count` training images; `effort` multiplies the number of epochs where none is given.
+
+    Images left over by whole batches wait for another epoch's order.
 
     Raises ValueError for a batch or a number of epochs below 1 or too large, such as a batch above `count`.
     """
@@ -97,7 +99,7 @@ def plan(count: int, *, batch: int | None = None, epochs: int | None = None) -> 
         raise ValueError(f"a batch of {batch} needs as many training images, and there are {count}; use a smaller one")
     batch = batch or batch_size(count)
     epoch_steps = count // batch
-    epochs = epochs or max(DEFAULT_EPOCHS, round(DEFAULT_STEPS / epoch_steps))
+    epochs = epochs or max(round(effort * max(DEFAULT_EPOCHS, DEFAULT_STEPS / epoch_steps)), 1)
     return Plan(batch, epoch_steps, epochs * epoch_steps)
 
 
@@ -109,6 +111,14 @@ def plan_for_time(draft: Plan, seconds: float, pace: Pace) -> Plan:
         return replace(draft, steps=epochs * draft.epoch_steps)
     steps = int((available - pace.epoch) // pace.step)
     return replace(draft, steps=min(max(steps, 1), draft.epoch_steps))
+
+
+def more_epochs(text: int | str) -> int:
+    """The number in "+5": epochs to add to a run. Raises ValueError for anything else."""
+    match = re.fullmatch(r"\+(\d{1,7})", text) if isinstance(text, str) else None
+    if match is None:
+        raise ValueError(f"a resumed run keeps its epochs; epochs may be added, as in +5, got {text!r}")
+    return whole("epochs to add", int(match[1]), 1, MOST_EPOCHS)
 
 
 def duration(text: str | float) -> float:

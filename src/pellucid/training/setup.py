@@ -6,26 +6,33 @@ import hashlib
 import math
 import numbers
 import platform
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
 
 from .. import __version__, data, optim, zoo
+from ..layers.loss import CrossEntropy
 from ..network import Network, brief
 from ..preprocessing import Preprocessing
 from ..schedules import OneCycle
 from . import augment
+from .average import default_horizon
+from .finetune import SLOW, Beginning
 from .plan import Plan, whole
+from .recipes import PLAIN_LR, highest_rate
 
 FORMAT = 1  # of config.json
-DEFAULT_LR = 0.05
 
 
 @dataclass(frozen=True)
 class Setup:
     """A run's settings. Two runs with equal ones, on equal `data_digest`, end with equal weights, to the bit.
 
-    `optimizer` holds the schedule of the learning rate; `shift` is the pixels that training images move by at random.
+    `optimizer` holds the schedule of the learning rate; `shift`, `mirror` and `cutout` are those of `Augmentation`.
+    `averaging` is the number of steps that the weights are averaged over, 0 for none (see `average`);
+    `class_weights` multiply the losses of a class's images; `patience` is how many epochs may pass without a better
+    validation before training stops, 0 for any. `init` is the model whose weights training began from; its layers,
+    all but those named in `fresh`, learn at `slow` times the rate. `notes` say in words what was chosen and why.
     `split` says how many images each part has, and `split_digest` which. `data` is the data set's name and `source`
     what loads it again from anywhere, None for arrays.
     """
@@ -44,6 +51,27 @@ class Setup:
     optimizer: optim.Optimiser
     label_smoothing: float
     shift: int
+    mirror: bool = False
+    cutout: int = 0
+    averaging: int = 0
+    class_weights: list[float] | None = None
+    patience: int = 0
+    init: str | None = None
+    slow: float = 1.0
+    fresh: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def augmentation(self) -> augment.Augmentation:
+        return augment.Augmentation(self.shift, self.mirror, self.cutout)
+
+    @property
+    def factors(self) -> dict[str, float]:
+        """What the learning rate of each parameter is multiplied with, where that is not 1."""
+        if self.init is None:
+            return {}
+        return {name: self.slow for name, p in self.network.parameters().items()
+                if p.trainable and name.rpartition(".")[0] not in self.fresh}
 
     def to_json(self) -> dict:
         """As config.json has it; `from_json` reads it back."""
@@ -57,8 +85,9 @@ class Setup:
             "seed": self.seed,
             **asdict(self.plan), "epochs": self.plan.epochs,
             "optimizer": self.optimizer.to_json(),
-            "label_smoothing": self.label_smoothing,
-            "shift": self.shift,
+            **{name: getattr(self, name) for name in (
+                "label_smoothing", "shift", "mirror", "cutout", "averaging", "class_weights", "patience", "init",
+                "slow", "fresh", "notes")},
             "preprocessing": self.preprocessing.to_json(),
             "network": self.network.to_json(),
         }
@@ -70,7 +99,7 @@ class Setup:
             if config["format"] != FORMAT or isinstance(config["format"], bool):
                 raise ValueError(f"its format is {config['format']!r}, this version of Pellucid reads {FORMAT}")
             for name, kinds in _PLAIN.items():
-                if not isinstance(config[name], kinds) or isinstance(config[name], bool):
+                if not isinstance(config[name], kinds) or isinstance(config[name], bool) and kinds is not bool:
                     raise ValueError(f"{name} cannot be {brief(config[name])}")
             setup = cls(
                 network=Network.from_json(config["network"]),
@@ -100,6 +129,17 @@ class Setup:
         whole("seed", self.seed, 0)
         _check_label_smoothing(self.label_smoothing)
         _checked_shift(self.shift, shape)
+        whole("cutout", self.cutout, 0, min(shape[:2]))
+        whole("averaging", self.averaging, 0)
+        whole("patience", self.patience, 0)
+        for name in ("fresh", "notes"):
+            if not all(isinstance(text, str) for text in getattr(self, name)):
+                raise ValueError(f"{name} must be texts, got {brief(getattr(self, name))}")
+        if self.class_weights is not None and len(self.class_weights) != len(self.classes):
+            raise ValueError(f"class_weights must be one number a class, got {brief(self.class_weights)}")
+        CrossEntropy(0.0, self.class_weights and tuple(self.class_weights))
+        if not 0 < self.slow <= 1:
+            raise ValueError(f"slow must be above 0 and at most 1, got {self.slow!r}")
 
     def record(self) -> dict:
         """What the model's file tells of how it was trained."""
@@ -108,7 +148,9 @@ class Setup:
 
 _PLAIN = {
     "network_name": str, "data": str, "source": (str, type(None)), "data_digest": str, "split": dict,
-    "split_digest": str, "classes": list, "seed": int, "label_smoothing": (int, float), "shift": int,
+    "split_digest": str, "classes": list, "seed": int, "label_smoothing": (int, float), "shift": int, "mirror": bool,
+    "cutout": int, "averaging": int, "class_weights": (list, type(None)), "patience": int, "init": (str, type(None)),
+    "slow": (int, float), "fresh": list, "notes": list,
 }
 
 
@@ -119,46 +161,62 @@ def peak(lr) -> float:
     return float(lr)
 
 
-def default_optimizer(steps: int, lr: float | None = None) -> optim.SGD:
+def default_optimizer(steps: int, lr: float = PLAIN_LR) -> optim.SGD:
     """SGD with Nesterov momentum under a one-cycle schedule of `steps` steps with its peak at `lr`."""
-    return optim.SGD(OneCycle(DEFAULT_LR if lr is None else lr, steps), momentum=0.9, nesterov=True, weight_decay=5e-4)
+    return optim.SGD(OneCycle(lr, steps), momentum=0.9, nesterov=True, weight_decay=5e-4)
 
 
 def prepare(
-    network: Network | str | None,
+    network: Network | str | tuple[str, dict],
     dataset: data.Dataset,
     plan: Plan,
     parts: data.Split,
     *,
     seed: int,
     source: str | None,
-    optimizer: optim.Optimiser,
+    optimizer: optim.Optimiser | None,
+    lr: float | None,
     label_smoothing: float,
-    shift: int | None,
+    augmentation: tuple[augment.Augmentation, list[str]],
+    weights: tuple[list[float] | None, list[str]],
+    averaging: bool,
+    patience: int | None,
+    begin: Beginning | None,
 ) -> Setup:
-    """The settings of a new run. Raises ValueError for those that do not fit each other."""
+    """The settings of a new run; a network may be named, or named with options. Raises ValueError for those that do not
+    fit each other."""
     shape, classes = dataset.input_shape, len(dataset.classes)
-    if not isinstance(optimizer, optim.Optimiser):
+    if optimizer is not None and not isinstance(optimizer, optim.Optimiser):
         raise ValueError(f"optimizer must be one of pellucid.optim, got {brief(optimizer)}; lr alone sets the rate")
-    if network is not None and not isinstance(network, Network | str):
+    name, options = network if isinstance(network, tuple) else (network, {})
+    if isinstance(network, Network):
+        name = "network" if begin is None else "finetuned"
+    elif isinstance(name, str):
+        network = zoo.build(name, input_shape=shape, classes=classes, **options)
+    else:
         raise ValueError(f"network must be a Network or the name of one, got {brief(network)}")
-    name = "network"
-    if network is None or isinstance(network, str):
-        name = network or "lenet"
-        network = zoo.build(name, input_shape=shape, classes=classes)
     if network.input_shape != shape or network.output_shape != (classes,):
         raise ValueError(
             f"the network maps {network.input_shape} to {network.output_shape}, but the images of {dataset.name} are "
             f"{shape} in {classes} classes; build it with input_shape={shape}, classes={classes}"
         )
     _check_label_smoothing(label_smoothing)
-    shift = augment.default_shift(shape) if shift is None else _checked_shift(shift, shape)
+    changes, notes = augmentation
+    changes = replace(changes, shift=_checked_shift(changes.shift, shape),
+                      cutout=whole("cutout", changes.cutout, 0, min(shape[:2])))
+    if patience is None:
+        patience = max(plan.epochs // 2, 10)
+    preprocessing = begin.model.preprocessing if begin else Preprocessing.from_images(parts.train.images)
     return Setup(
         network=network, network_name=name, data=dataset.name, source=source, data_digest=digest(dataset),
         split={part: len(getattr(parts, part)) for part in ("train", "validation", "test")},
         split_digest=split_digest(parts),
-        classes=list(dataset.classes), preprocessing=Preprocessing.from_images(parts.train.images), seed=seed,
-        plan=plan, optimizer=optimizer, label_smoothing=float(label_smoothing), shift=shift,
+        classes=list(dataset.classes), preprocessing=preprocessing, seed=seed, plan=plan,
+        optimizer=optimizer or default_optimizer(plan.steps, lr or highest_rate(network)),
+        label_smoothing=float(label_smoothing), **asdict(changes),
+        averaging=default_horizon(plan.epoch_steps, plan.steps) if averaging else 0,
+        class_weights=weights[0], patience=whole("patience", patience, 0), notes=[*notes, *weights[1]],
+        **({"init": begin.path, "slow": SLOW, "fresh": begin.fresh} if begin else {}),
     )
 
 

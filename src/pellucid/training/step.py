@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import isfinite
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..engine.library import Call
 from ..engine.parameters import ParameterBuffer
 from ..engine.plan import Plan
 from ..engine.tensor import aligned
@@ -37,11 +38,13 @@ class TrainStep:
     """Call it with images and labels: it updates the model's parameters and returns the mean loss before the update.
 
     Images are (batch_size, *input_shape), uint8 (the model's preprocessing is applied on the way in) or float32 as
-    the network reads them; labels are integers (batch_size,). `seed` decides what dropout drops. The same seed, steps
+    the network reads them; labels are integers (batch_size,). `class_weights` multiply the losses of a class's images,
+    `factors` the learning rate of parameters, by name. `seed` decides what dropout drops. The same seed, steps
     and batches give the same parameters to the bit, whatever the number of threads.
     """
 
     def __init__(self, model: Model, batch_size: int, optimizer: Optimiser, *, label_smoothing: float = 0.0,
+                 class_weights: Sequence[float] | None = None, factors: Mapping[str, float] | None = None,
                  seed: int = 0):
         if not isinstance(batch_size, int) or isinstance(batch_size, bool) or batch_size < 1:
             raise ValueError(f"batch_size must be an integer of at least 1, got {batch_size!r}")
@@ -57,7 +60,7 @@ class TrainStep:
             raise ValueError("the network has no parameters to train")
         self._gradient = ParameterBuffer(network.parameters())
         self._plan = Plan(network, self._parameters, batch_size, gradient=self._gradient, training=True,
-                          loss=CrossEntropy(label_smoothing))
+                          loss=CrossEntropy(label_smoothing, class_weights and tuple(class_weights)))
         if model.preprocessing:
             self._plan.scale[:], self._plan.shift[:] = model.preprocessing.scale, model.preprocessing.shift
         size = self._parameters.trainable_size
@@ -65,10 +68,7 @@ class TrainStep:
         self._statistics = np.empty_like(self._parameters.flat[size:])  # running means and variances before a step
         self._sums = np.empty(-(-size // UPDATE), np.float32)
         self._sum = self._plan.library.kernel("chunk_sums").bind(g=self._gradient.flat[:size], sums=self._sums)
-        self._rates = np.zeros(len(optimizer.rates(0)), np.float32)
-        kernel, arguments = optimizer.call(
-            self._parameters.flat[:size], self._gradient.flat[:size], self._rates, self._slots)
-        self._update = self._plan.library.kernel(kernel).bind(**arguments)
+        self._updates = [self._update_of(part, factor) for part, factor in self._parts(factors or {})]
 
     def __call__(self, images: np.ndarray, labels: np.ndarray) -> float:
         """Raises Diverged, before anything is updated, when the loss or a gradient is not finite; ValueError for
@@ -89,11 +89,37 @@ class TrainStep:
         if not isfinite(loss) or not finite:
             self._parameters.flat[trainable:] = self._statistics
             raise Diverged(self.steps + 1, "gradient" if isfinite(loss) else "loss", self.lr)
-        self._rates[:] = self.optimizer.rates(self.steps)
-        plan.library.run([self._update])
+        for factor, rates, _ in self._updates:
+            rates[:] = self.optimizer.rates(self.steps, factor)
+        plan.library.run([call for _, _, call in self._updates])
         self.steps += 1
         self.model.changed()
         return loss
+
+    def _parts(self, factors: Mapping[str, float]) -> list[tuple[slice, float]]:
+        """Stretches of the trainable parameters that have one factor each."""
+        buffer, parameters = self._parameters, self.model.network.parameters()
+        if unknown := sorted(set(factors) - set(parameters)):
+            raise ValueError(f"factors name parameters that the network has not: {', '.join(unknown[:5])}")
+        if wrong := [f for f in factors.values() if not 0 <= f < float("inf")]:
+            raise ValueError(f"a factor must be a finite number, at least 0, got {wrong[0]!r}")
+        names = sorted((n for n, p in parameters.items() if p.trainable), key=buffer.offsets.get)
+        ends = [*(buffer.offsets[name] for name in names[1:]), buffer.trainable_size]
+        parts: list[tuple[slice, float]] = []
+        for name, end in zip(names, ends, strict=True):
+            factor, start = float(factors.get(name, 1.0)), buffer.offsets[name]
+            if parts and parts[-1][1] == factor:
+                start = parts.pop()[0].start
+            parts.append((slice(start, end), factor))
+        return parts
+
+    def _update_of(self, part: slice, factor: float) -> tuple[float, np.ndarray, Call]:
+        """The update of a stretch of the parameters: its factor, the buffer for its rates, the call."""
+        rates = np.zeros(len(self.optimizer.rates(0)), np.float32)
+        kernel, arguments = self.optimizer.call(
+            self._parameters.flat[part], self._gradient.flat[part], rates,
+            {name: slot[part] for name, slot in self._slots.items()})
+        return factor, rates, self._plan.library.kernel(kernel).bind(**arguments)
 
     def _checked(self, images: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         expected = (self.batch_size, *self.model.network.input_shape)

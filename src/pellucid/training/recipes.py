@@ -1,0 +1,86 @@
+"""What is chosen where nothing is asked for: the network, how long to train it, how images are changed.
+
+A recipe says how much to spend; the images say the rest. Every choice is noted in words, for people and config.json.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..layers import BatchNorm
+from ..network import Network
+from . import augment, handedness
+
+SMALL = 32  # pixels a side up to which grey images are small: digits, letters
+NORMED_LR, PLAIN_LR = 0.2, 0.05  # peaks of the learning rate, with batch normalisation and without
+UNEVEN = 2.0  # times as many images as the rarest class has, from which on classes are weighted
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How much to spend. `effort` multiplies the epochs that are the default; of `widths` the first is taken for which
+    a given time is enough for `least` epochs, or the first where no time is given."""
+
+    effort: float
+    widths: tuple[int, ...]
+    least: int
+
+
+RECIPES = {
+    "fast": Recipe(0.5, (32, 24, 16), 4),
+    "standard": Recipe(1.0, (64, 48, 32, 16), 8),
+    "best": Recipe(3.0, (96, 64, 48, 32), 16),
+}
+
+
+def recipe_of(name: str | None) -> Recipe:
+    """Raises ValueError for an unknown name."""
+    if name is not None and (not isinstance(name, str) or name not in RECIPES):
+        raise ValueError(f"no recipe is called {name!r}; there are {', '.join(RECIPES)}")
+    return RECIPES[name or "standard"]
+
+
+def networks(shape: tuple[int, int, int], recipe: Recipe) -> list[tuple[str, dict]]:
+    """(name, options) of the networks of the zoo that suit images of (H, W, C), the best first."""
+    if min(shape[:2]) < 8:
+        return [("mlp", {})]
+    if shape[2] == 1 and max(shape[:2]) <= SMALL and recipe is not RECIPES["best"]:
+        return [("lenet", {})]
+    return [("convnet", {"width": width}) for width in recipe.widths]
+
+
+def highest_rate(network: Network) -> float:
+    """The peak of the learning rate."""
+    return NORMED_LR if any(isinstance(node.layer, BatchNorm) for node in network.nodes) else PLAIN_LR
+
+
+def augmentation(
+    images, shape: tuple[int, ...], seed: int, *, shift: int | None, mirror: bool | None, cutout: int | None
+) -> tuple[augment.Augmentation, list[str]]:
+    """What is asked for, and for the rest what suits the images; and in words what was found out."""
+    notes = []
+    if mirror is not None and not isinstance(mirror, bool):
+        raise ValueError(f"mirror must be True, False or None, got {mirror!r}")
+    if mirror is None:
+        told = handedness.told_apart(images, seed)
+        mirror = told < handedness.TELLING and len(shape) == 3 and min(shape[:2]) >= 8
+        notes.append(f"images are {'also' if mirror else 'not'} mirrored left to right: a linear classifier tells "
+                     f"{told:.0%} of them from their mirror images")
+    return augment.Augmentation(augment.default_shift(shape) if shift is None else shift, mirror, cutout or 0), notes
+
+
+def class_weights(labels: np.ndarray, classes: int, balance: bool | None) -> tuple[list[float] | None, list[str]]:
+    """A weight for the losses of each class, one over the root of its share (Mahajan et al., "Exploring the limits of
+    weakly supervised pretraining", 2018, section 2.2), 1 in the mean over images, or None; and in words why.
+
+    `balance` None weights classes where one has UNEVEN times as many images as another.
+    """
+    counts = np.bincount(labels, minlength=classes)
+    ratio = counts.max() / max(counts.min(), 1)
+    if balance is False or balance is None and ratio < UNEVEN:
+        return None, []
+    weights = 1 / np.sqrt(np.maximum(counts, 1))
+    weights *= counts.sum() / (weights @ counts)
+    return weights.tolist(), [f"rare classes weigh more: the largest has {ratio:.1f} times the images of the smallest"]

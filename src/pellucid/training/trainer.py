@@ -1,0 +1,314 @@
+"""The loop: steps, epochs, validation, and what surrounds it so that nothing good is ever lost."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time as clock
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from .. import data as datasets
+from .. import evaluation
+from ..model import Model, load
+from . import augment
+from . import plan as planning
+from .average import Average
+from .interrupt import Interruption
+from .progress import Progress
+from .run import RunFolder, State
+from .setup import Setup
+from .step import Diverged, TrainStep
+
+SAVE_EVERY = 1.0  # seconds between saves where epochs are shorter than that
+
+
+@dataclass
+class Run:
+    """What `fit` gives back.
+
+    `model` holds the best weights by validation (accuracy, then loss) and `best` is the row of their epoch;
+    `history` has a row an epoch, as metrics.csv. `test` is the best weights' evaluation on the test images, made once,
+    when training is complete: None for a run that was interrupted. `stopped` says that validation had stalled before
+    the last epoch. `folder` is None where nothing was written.
+    """
+
+    model: Model
+    folder: Path | None
+    setup: Setup
+    history: list[dict]
+    best: dict
+    test: dict | None
+    epochs: int
+    steps: int
+    seconds: float
+    interrupted: bool
+    stopped: bool = False
+
+    @property
+    def test_accuracy(self) -> float | None:
+        """Share of the test images that the best weights recognise."""
+        return self.test["accuracy"] if self.test else None
+
+    def to_json(self) -> dict:
+        """The result in plain numbers and texts."""
+        folder = RunFolder(self.folder) if self.folder else None
+        return {
+            "run": str(folder.path) if folder else None,
+            "model": str(folder.best) if folder else None,
+            "interrupted": self.interrupted,
+            "stopped_early": self.stopped,
+            "test_accuracy": self.test_accuracy,
+            "test": self.test,
+            "validation_accuracy": self.best["validation_accuracy"],
+            "validation_loss": self.best["validation_loss"],
+            "best_epoch": self.best["epoch"],
+            "epochs": self.epochs,
+            "steps": self.steps,
+            "seconds": self.seconds,
+            **{name: getattr(self.setup, name) for name in ("data", "split", "network_name", "seed")},
+            "parameters": self.setup.network.parameter_count,
+        }
+
+
+class Trainer:
+    """One run in progress: the model that is trained, the best weights so far, and where it stands."""
+
+    def __init__(self, setup: Setup, parts: datasets.Split, progress: Callable[[Progress], None] | None):
+        self.setup, self.plan, self.parts = setup, setup.plan, parts
+        self.folder: RunFolder | None = None
+        self.progress = progress or (lambda p: None)
+        self.model, self.step = _start(setup)
+        self.average = Average(self.model, setup.averaging)
+        self.kept = Model(setup.network, seed=setup.seed, preprocessing=setup.preprocessing, classes=setup.classes)
+        self.kept.record = setup.record()
+        self.state = State()
+        self.saved_at = -math.inf
+        self.best_is_saved = True
+        self.sound = self.between_steps = True
+        self.began, self.done_before = clock.perf_counter(), 0
+
+    def begin_from(self, values: dict[str, np.ndarray]) -> None:
+        """Start with these weights in place of random ones; those of other layers stay random."""
+        for model in (self.model, self.kept):
+            model.load_parameters({**model.parameters, **values})
+        self.average = Average(self.model, self.setup.averaging)
+
+    def restore(self) -> None:
+        """Go on from last.safetensors and, for the best weights, best.safetensors."""
+        buffers = {**self.step.state(), **self._averages()}
+        parameters, buffers, self.state = self.folder.read_last(self.model.parameters, buffers)
+        if not 0 <= self.state.step <= self.plan.steps:
+            raise ValueError(f"{self.folder.last} stands at step {self.state.step} of {self.plan.steps}; "
+                             "it belongs to another run")
+        self.model.load_parameters(parameters)
+        for name, values in self._averages().items():
+            values[...] = buffers.pop(name)
+        self.step.load_state(buffers, self.state.step)
+        if self.state.best is not None:
+            self.kept.load_parameters(load(self.folder.best).parameters)
+            self._note_best(self.state.best)
+
+    def _averages(self) -> dict[str, np.ndarray]:
+        return {f"average.{name}": values for name, values in self.average.arrays().items()}
+
+    @property
+    def complete(self) -> bool:
+        """Whether there is nothing left to train."""
+        return self.state.step == self.plan.steps or self.state.stopped
+
+    def run(self, config: dict, on_start: Callable[[Setup, Path | None], None] | None) -> Run:
+        """Train to the end of the plan, or until Ctrl-C; evaluate and save."""
+        if on_start is not None:
+            on_start(self.setup, self.folder and self.folder.path)
+        self.began, self.done_before = clock.perf_counter(), self.state.step
+        seconds_before = self.state.seconds
+        with Interruption() as stop:
+            try:
+                while not self.complete and not stop.requested:
+                    self._epoch(stop)
+                    self.state.seconds = seconds_before + clock.perf_counter() - self.began
+                    self._save()
+                best = self._best()
+                if best is None:
+                    raise Diverged(self.state.step, "network's output", self.step.lr)
+                return self._finish(config, best)
+            except Diverged as e:
+                best = self._best()
+                self._save(always=True)
+                e.args = (str(e) + self._left(best),)
+                raise
+            except BaseException as e:
+                self.sound = self.sound and self.between_steps
+                self.state.seconds = seconds_before + clock.perf_counter() - self.began
+                with contextlib.suppress(Exception):  # what ended the run matters more than what saving it met
+                    if self.folder and self.sound and not isinstance(e, KeyboardInterrupt):
+                        self._best()
+                    self._save(always=True)
+                raise
+
+    def _finish(self, config: dict, best: dict) -> Run:
+        """Evaluate the best weights, once, if training is complete; save everything."""
+        complete = self.complete
+        test = config.get("result", {}).get("test") if complete else None
+        if complete and test is None:
+            found = self._evaluate(self.kept, self.parts.test).to_json()
+            test = {k: found[k] for k in ("count", "correct", "accuracy", "top", "log_loss")}
+            self.kept.record["test"] = test
+            self.best_is_saved = False
+        self._save(always=True)
+        run = Run(
+            model=self.kept, folder=self.folder and self.folder.path, setup=self.setup, history=self.state.rows,
+            best=best, test=test, epochs=len(self.state.rows), steps=self.state.step, seconds=self.state.seconds,
+            interrupted=not complete, stopped=self.state.stopped,
+        )
+        if self.folder:
+            result = {"interrupted": not complete, "steps": run.steps, "seconds": run.seconds, "best": best,
+                      "test": test}
+            self.folder.write_config({**config, "result": result})
+        return run
+
+    def _epoch(self, stop: Interruption | planning.Stopwatch) -> None:
+        """Train to the end of the epoch in which `state.step` stands, and validate; or stop after a step."""
+        plan, state, train = self.plan, self.state, self.parts.train
+        epoch = state.step // plan.epoch_steps + 1
+        first = (epoch - 1) * plan.epoch_steps
+        last = first + plan.length(epoch)
+        order = augment.order(self.setup.seed, epoch, len(train))
+        change = self.setup.augmentation.of_epoch(self.setup.seed, epoch, len(train))
+        began, begun_at = clock.perf_counter(), state.step
+        while state.step < last:
+            position = (state.step - first) * plan.batch_size
+            chosen = order[position:position + plan.batch_size]
+            images = change(train.images[chosen], chosen)
+            self.between_steps = False
+            loss = self.step(images, train.labels[chosen])
+            state.step += 1
+            self.average.update(state.step)
+            state.losses += float(loss)
+            speed = (state.step - begun_at) * plan.batch_size / (clock.perf_counter() - began)
+            row, best = None, False
+            if state.step == last:
+                self._require_finite()
+                with self.average.in_place():
+                    row = self._validate(epoch, state.losses / (last - first), speed)
+                    row["seconds"] = clock.perf_counter() - began
+                    best = self._judge(row)
+                state.rows.append(row)
+                since = max(state.best["epoch"] if state.best else 0, state.waiting_since)
+                state.stopped = 0 < self.setup.patience <= epoch - since
+            mean = state.losses / (state.step - first)
+            if row is not None:
+                state.losses = 0.0
+            self.between_steps = True
+            self.progress(self._progress(epoch, mean, speed, row, best))
+            if stop.requested:
+                return
+
+    def _validate(self, epoch: int, train_loss: float, speed: float) -> dict:
+        result = self._evaluate(self.model, self.parts.validation)
+        return {
+            "epoch": epoch, "step": self.state.step, "lr": self.step.lr, "train_loss": train_loss,
+            "validation_loss": result.log_loss, "validation_accuracy": result.accuracy, "seconds": 0.0,
+            "images_per_second": speed,
+        }
+
+    def _judge(self, row: dict) -> bool:
+        """Keep the weights if they are the best so far. Outputs that are not finite never are."""
+        best = self.state.best
+        if not math.isfinite(row["validation_loss"]) or best is not None and _merit(row) <= _merit(best):
+            return False
+        self.state.best = dict(row)
+        self._keep(row)
+        return True
+
+    def _keep(self, row: dict) -> None:
+        self.best_is_saved = True  # meanwhile: half a copy must not be
+        self.kept.load_parameters(self.model.parameters)
+        self._note_best(row)
+        self.best_is_saved = False
+
+    def _note_best(self, row: dict) -> None:
+        self.kept.record["best"] = {k: row[k] for k in ("epoch", "step", "validation_accuracy", "validation_loss")}
+
+    def _require_finite(self) -> None:
+        """Raise Diverged where weights or running statistics overflowed, which a loss may hide behind batch norm."""
+        for name, values in self.model.parameters.items():
+            if not np.isfinite(values).all():
+                self.sound = False
+                raise Diverged(self.state.step, f"parameter {name}", self.step.lr)
+
+    def _best(self) -> dict | None:
+        """The best row. Before the first epoch has ended: that of the present weights, which are kept meanwhile.
+
+        They do not enter the state, so that a resumed run chooses among whole epochs as an unbroken one does.
+        """
+        if self.state.best is None and self.sound:
+            steps = max(self.state.step % self.plan.epoch_steps, 1)
+            with self.average.in_place():
+                row = self._validate(self.state.step // self.plan.epoch_steps + 1, self.state.losses / steps, 0.0)
+                if math.isfinite(row["validation_loss"]):
+                    self._keep(row)
+                    return row
+        return self.state.best
+
+    def _evaluate(self, model: Model, part: datasets.Part) -> evaluation.Evaluation:
+        return evaluation.evaluate(model, part.images, part.labels)
+
+    def _save(self, always: bool = False) -> None:
+        """Write what has changed; at most once a second, because syncing may take longer than a short epoch."""
+        if self.folder is None or not always and clock.perf_counter() - self.saved_at < SAVE_EVERY:
+            return
+        if not self.best_is_saved:
+            self.kept.save(self.folder.best)
+            self.best_is_saved = True
+        self.folder.write_metrics(self.state.rows)
+        if self.sound:  # else the last sound state stays in its file
+            self.folder.write_last(self.model.parameters, {**self.step.state(), **self._averages()}, self.state,
+                                   self.model.metadata())
+        self.saved_at = clock.perf_counter()
+
+    def _progress(self, epoch: int, loss: float, speed: float, row: dict | None, best: bool) -> Progress:
+        state, plan = self.state, self.plan
+        pace = (clock.perf_counter() - self.began) / max(state.step - self.done_before, 1)
+        return Progress(
+            epoch=epoch, epochs=plan.epochs, step=state.step, steps=plan.steps, loss=loss, images_per_second=speed,
+            seconds_left=pace * (plan.steps - state.step), row=row, best=best,
+        )
+
+    def _left(self, best: dict | None) -> str:
+        """Where the weights are after training broke off."""
+        if self.folder is None:
+            return ""
+        files = [f"the best weights so far are in {self.folder.best}"] if best is not None else []
+        files += [f"the last in {self.folder.last}"] if self.folder.last.exists() else []
+        return "".join(f"; {text}" for text in files)
+
+
+def _start(setup: Setup) -> tuple[Model, TrainStep]:
+    """A new model and its training step, as the run begins."""
+    model = Model(setup.network, seed=setup.seed, preprocessing=setup.preprocessing, classes=setup.classes)
+    step = TrainStep(model, setup.plan.batch_size, setup.optimizer, label_smoothing=setup.label_smoothing,
+                     class_weights=setup.class_weights, factors=setup.factors, seed=setup.seed)
+    return model, step
+
+
+def measure(setup: Setup, parts: datasets.Split) -> planning.Pace:
+    """How fast training goes, measured on a model of which nothing is kept."""
+    # At a rate of zero the weights stay as they begin, where a step takes its usual time and none diverges.
+    trial = Trainer(replace(setup, optimizer=replace(setup.optimizer, lr=0.0)), parts, None)
+    watch = planning.Stopwatch()
+    trial._epoch(watch)
+    while not trial.complete and not watch.requested:
+        trial._epoch(watch)
+    start = clock.perf_counter()
+    trial._evaluate(trial.model, parts.validation)
+    epoch_seconds = clock.perf_counter() - start
+    return planning.Pace(watch.step_seconds, epoch_seconds, epoch_seconds * len(parts.test) / len(parts.validation))
+
+
+def _merit(row: dict) -> tuple[float, float]:
+    return row["validation_accuracy"], -row["validation_loss"]

@@ -1,0 +1,34 @@
+"""The network that pictures are trained with where none is asked for: small, and quick to learn."""
+
+from __future__ import annotations
+
+from ..layers import BatchNorm, Conv, Dense, GlobalMaxPool, MaxPool, ReLU
+from ..layers.base import Shape
+from ..network import Network, Sequential
+from .registry import register
+
+SMALLEST = 4  # pixels a side from which on a map is not halved any more
+
+
+@register
+def convnet(input_shape: Shape = (32, 32, 3), classes: int = 10, width: int = 64) -> Network:
+    """A first convolution of few filters, then a stage each time the map is halved, until it is about 4 pixels wide:
+    convolution, 2x2 maximum, batch normalisation, ReLU, convolution, batch normalisation, ReLU.
+
+    The last two stages have four times `width` filters, the one before them `width`; on large pictures, whose maps are
+    large to begin with, those before that have half as many. Then the largest answer of each filter, and one dense
+    layer. Pooling right after the convolution, and widening after the first stage, are the arrangement of Jordan, "94%
+    on CIFAR-10 in 3.29 seconds on a single GPU", 2024, section 3.1. Raises ValueError for images of less than 8 pixels.
+    """
+    side = min(input_shape[:2])
+    if len(input_shape) != 3 or side < 8:
+        raise ValueError(f"convnet needs images of at least 8 pixels a side, got {input_shape}")
+    stages = 0
+    while side >> (stages + 1) >= SMALLEST - 1:
+        stages += 1
+    widths = ([max(width // 2, 16)] * (stages - 3) + [width, 4 * width, 4 * width])[-stages:]
+    parts = [Conv(max(3 * width // 8, 16), 3, padding=1, bias=False), BatchNorm(), ReLU()]
+    for filters in widths:
+        parts += [Conv(filters, 3, padding=1, bias=False), MaxPool(2), BatchNorm(), ReLU(),
+                  Conv(filters, 3, padding=1, bias=False), BatchNorm(), ReLU()]
+    return Network.build(input_shape, Sequential(*parts, GlobalMaxPool(), Dense(classes)))

@@ -1,0 +1,277 @@
+"""What training chooses by itself, and what it can be asked for: changes to images, weights of classes, averages, more
+epochs, other models' layers, stopping."""
+
+import json
+
+import numpy as np
+import pytest
+from shapes_data import CLASSES, pictures
+from test_fit import assert_same_tensors, interrupt_at, small, tensors
+
+from pellucid import data as datasets
+from pellucid import schedules, zoo
+from pellucid.layers import Dense, GlobalAvgPool
+from pellucid.model import Model, load
+from pellucid.network import Network, Sequential
+from pellucid.optim import SGD
+from pellucid.preprocessing import Preprocessing
+from pellucid.training import average, handedness, recipes
+from pellucid.training.augment import Augmentation, cut_out, shift
+from pellucid.training.fit import fit
+from pellucid.training.step import TrainStep
+
+
+@pytest.fixture(scope="module")
+def data():
+    return datasets.to_dataset("shapes", *pictures(), classes=CLASSES)
+
+
+class TestAugmentation:
+    def test_mirrors_each_image_every_other_epoch(self):
+        images = np.random.default_rng(0).integers(0, 256, (40, 5, 6, 3), dtype=np.uint8)
+        chosen = np.arange(40)
+        seen = [Augmentation(mirror=True).of_epoch(7, epoch, 40)(images, chosen) for epoch in (1, 2, 3)]
+        turned = [(a[:, :, ::-1] == images).all(axis=(1, 2, 3)) for a in seen]
+        kept = [(a == images).all(axis=(1, 2, 3)) for a in seen]
+        assert (turned[0] ^ turned[1]).all() and (turned[0] == turned[2]).all() and (turned[0] ^ kept[0]).all()
+        assert 5 < turned[0].sum() < 35
+
+    def test_a_reflecting_shift_shows_what_lies_inside_the_border(self):
+        row = np.arange(5, dtype=np.uint8).reshape(1, 1, 5, 1).repeat(5, axis=1)
+        assert shift(row, np.array([[0, 2]]), reflect=True)[0, 2, :, 0].tolist() == [2, 1, 0, 1, 2]
+        assert shift(row, np.array([[0, -1]]), reflect=True)[0, 2, :, 0].tolist() == [1, 2, 3, 4, 3]
+
+    def test_cutout_paints_one_square_with_the_mean(self):
+        images = np.random.default_rng(1).integers(0, 200, (30, 9, 7, 2), dtype=np.uint8)
+        places = np.random.default_rng(2).random((30, 2))
+        for image, place, result in zip(images, places, cut_out(images, places, 3), strict=True):
+            y, x = int(place[0] * 9), int(place[1] * 7)
+            expected = image.copy()
+            expected[max(y - 1, 0):y + 2, max(x - 1, 0):x + 2] = np.rint(image.mean(axis=(0, 1)))
+            np.testing.assert_array_equal(result, expected)
+
+    def test_what_is_drawn_does_not_depend_on_the_batch(self):
+        images = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 1), dtype=np.uint8)
+        change = Augmentation(2, True, 3).of_epoch(1, 4, 20)
+        whole = change(images, np.arange(20))
+        for chosen in (np.array([3, 17]), np.arange(5, 20)):
+            np.testing.assert_array_equal(change(images[chosen], chosen), whole[chosen])
+
+
+class TestHandedness:
+    def test_letters_are_told_from_their_mirror_images_and_noise_is_not(self):
+        rng = np.random.default_rng(0)
+        stroke = np.zeros((12, 12))
+        stroke[2:10, 3] = stroke[9, 3:8] = 200  # an L
+        letters = np.clip(stroke + rng.normal(0, 40, (300, 12, 12)), 0, 255).astype(np.uint8)[..., None]
+        assert handedness.told_apart(letters) > 0.95
+        assert handedness.told_apart(rng.integers(0, 256, (600, 12, 12, 3), dtype=np.uint8)) < 0.6
+
+    def test_nothing_is_said_of_few_images_or_symmetric_ones(self):
+        few = np.random.default_rng(0).integers(0, 256, (10, 8, 8, 1), dtype=np.uint8)
+        assert handedness.told_apart(few) == 0.5
+        assert handedness.told_apart(np.full((50, 8, 8, 1), 7, np.uint8)) == 0.5
+
+    def test_digits_are_not_mirrored(self):
+        run = fit("lenet", "digits", epochs=1, out=False)
+        assert not run.setup.mirror and "not mirrored" in run.setup.notes[0]
+
+    def test_a_mirror_that_is_asked_for_is_not_questioned(self, data):
+        run = fit(small(), data, epochs=1, mirror=True, out=False)
+        assert run.setup.mirror and not run.setup.notes
+
+
+class TestClassWeights:
+    def test_rare_classes_weigh_more_and_the_mean_over_images_is_one(self):
+        labels = np.repeat([0, 1, 2], [90, 10, 40])
+        weights, notes = recipes.class_weights(labels, 3, None)
+        assert np.mean([weights[i] for i in labels]) == pytest.approx(1)
+        assert weights[1] / weights[0] == pytest.approx(3) and weights[2] / weights[0] == pytest.approx(1.5)
+        assert "9.0 times" in notes[0]
+        assert recipes.class_weights(labels, 3, False) == (None, [])
+        assert recipes.class_weights(np.repeat([0, 1], [19, 10]), 2, None) == (None, [])
+        assert recipes.class_weights(np.repeat([0, 1], [19, 10]), 2, True)[0] is not None
+
+    def test_a_step_follows_them(self):
+        rng = np.random.default_rng(0)
+        network = Network.build((2, 2, 3), Sequential(GlobalAvgPool(), Dense(2)))
+        x, labels = rng.standard_normal((8, 2, 2, 3), np.float32), np.arange(8) % 2
+        ends = []
+        for weights in ((1.0, 0.0), (1.0, 1.0)):
+            model = Model(network, seed=1)
+            TrainStep(model, 8, SGD(0.5), class_weights=weights)(x, labels)
+            ends.append(model.parameters["dense1.weight"].copy())
+        # Without class 1 the step is half of one on the images of class 0 alone.
+        model = Model(network, seed=1)
+        TrainStep(model, 4, SGD(0.25))(x[labels == 0], labels[labels == 0])
+        np.testing.assert_allclose(ends[0], model.parameters["dense1.weight"], rtol=0, atol=1e-6)
+        assert np.abs(ends[0] - ends[1]).max() > 1e-3
+
+
+def test_parameters_move_at_their_own_rate():
+    network = Network.build((4,), Sequential(first=Dense(20), second=Dense(3)))
+    rng = np.random.default_rng(0)
+    x, labels = rng.standard_normal((6, 4), np.float32), np.arange(6) % 3
+    model, other = Model(network, seed=0), Model(network, seed=0)
+    TrainStep(model, 6, SGD(0.4, momentum=0.9))(x, labels)
+    before = {name: value.copy() for name, value in other.parameters.items()}
+    step = TrainStep(other, 6, SGD(0.4, momentum=0.9), factors={"first.weight": 0.25, "first.bias": 0.0})
+    step(x, labels)
+    for name, factor in (("first.weight", 0.25), ("first.bias", 0), ("second.weight", 1), ("second.bias", 1)):
+        full, moved = model.parameters[name] - before[name], other.parameters[name] - before[name]
+        assert np.abs(full).max() > 1e-4
+        np.testing.assert_allclose(moved, factor * full, rtol=0, atol=1e-7)
+    with pytest.raises(ValueError, match="third.weight"):
+        TrainStep(other, 6, SGD(0.1), factors={"third.weight": 1})
+    with pytest.raises(ValueError, match="factor"):
+        TrainStep(other, 6, SGD(0.1), factors={"first.weight": -1})
+
+
+class TestAverage:
+    def test_is_the_exponential_average_of_what_training_passed(self, data):
+        model = Model(small(), seed=0)
+        mean = average.Average(model, 10)
+        expected = model.parameters["conv1.weight"].astype(np.float64).copy()
+        rng = np.random.default_rng(0)
+        for step in range(1, 301):
+            model.buffer.arrays["conv1.weight"][...] += rng.normal(0, 0.1, (8, 1, 3, 3))
+            mean.update(step)
+            if step % average.EVERY == 0:
+                keep = np.exp(-average.EVERY / min(10, max(step / 10, 1)))
+                expected = keep * expected + (1 - keep) * model.parameters["conv1.weight"]
+        now = model.parameters["conv1.weight"].copy()
+        with mean.in_place():
+            np.testing.assert_allclose(model.parameters["conv1.weight"], expected, atol=1e-5)
+        np.testing.assert_array_equal(model.parameters["conv1.weight"], now)
+
+    @pytest.mark.parametrize("stop", [123, 200])
+    def test_resuming_keeps_it_to_the_bit(self, data, tmp_path, stop):
+        settings = dict(epochs=21, batch_size=4, seed=2, patience=0)
+        whole = fit(small(True), data, out=tmp_path / "whole", **settings)
+        assert whole.setup.averaging == 10
+        part = fit(small(True), data, out=tmp_path / "part", progress=interrupt_at(stop), **settings)
+        assert part.interrupted and part.steps == stop
+        fit(data=data, out=tmp_path / "part", resume=True)
+        for name in ("best.safetensors", "last.safetensors"):
+            assert_same_tensors(tmp_path / "whole" / name, tmp_path / "part" / name)
+        assert any(name.startswith("optimizer.average.") for name in tensors(tmp_path / "part" / "last.safetensors"))
+
+
+class TestMoreEpochs:
+    def test_a_finished_run_goes_on_under_a_schedule_of_its_own(self, data, tmp_path):
+        first = fit(small(), data, epochs=4, seed=1, out=tmp_path / "a")
+        more = fit(data=data, out=tmp_path / "a", resume=True, epochs="+3")
+        assert more.epochs == 7 and more.steps == first.steps // 4 * 7 and not more.interrupted
+        assert [row["epoch"] for row in more.history] == list(range(1, 8))
+        rates = [row["lr"] for row in more.history]
+        assert rates[3] < rates[4] > rates[6] and max(rates[4:]) < max(rates[:4])
+        config = json.loads((tmp_path / "a" / "config.json").read_text())
+        assert config["epochs"] == 7 and config["result"]["test"] == more.test
+        again = fit(data=data, out=tmp_path / "a", resume=True)  # nothing left
+        assert again.steps == more.steps and again.test == more.test
+
+    def test_and_resumes_to_the_same_bits(self, data, tmp_path):
+        for name in ("whole", "part"):
+            fit(small(), data, epochs=2, seed=1, out=tmp_path / name)
+        whole = fit(data=data, out=tmp_path / "whole", resume=True, epochs="+2")
+        fit(data=data, out=tmp_path / "part", resume=True, epochs="+2", progress=interrupt_at(whole.steps - 3))
+        fit(data=data, out=tmp_path / "part", resume=True)
+        assert_same_tensors(tmp_path / "whole" / "last.safetensors", tmp_path / "part" / "last.safetensors")
+
+    @pytest.mark.parametrize("epochs", [5, "5", "+0", "+x", "-3", True])
+    def test_other_numbers_are_refused(self, data, tmp_path, epochs):
+        fit(small(), data, epochs=1, out=tmp_path / "a")
+        with pytest.raises(ValueError, match="epochs"):
+            fit(data=data, out=tmp_path / "a", resume=True, epochs=epochs)
+
+    def test_the_schedule_is_data(self):
+        rate = schedules.Then(schedules.OneCycle(0.4, 10), 10, 0.1)
+        assert [rate(0), rate(9), rate(10), rate(99)] == [schedules.OneCycle(0.4, 10)(0),
+                                                          schedules.OneCycle(0.4, 10)(9), 0.1, 0.1]
+        assert schedules.from_json(rate.to_json()) == rate
+        deeper = schedules.Then(rate, 20, schedules.Cosine(0.1, 5))
+        assert schedules.from_json(json.loads(json.dumps(deeper.to_json()))) == deeper
+        with pytest.raises(ValueError, match="steps"):
+            schedules.Then(0.1, 0, 0.1)
+
+
+class TestPatience:
+    def test_training_stops_when_validation_stalls(self, data, tmp_path):
+        # At a rate of zero no epoch is better than the first.
+        run = fit(small(), data, epochs=9, patience=2, optimizer=SGD(0.0), out=tmp_path / "a")
+        assert run.epochs == 3 and run.stopped and not run.interrupted and run.test is not None
+        assert run.to_json()["stopped_early"]
+        again = fit(data=data, out=tmp_path / "a", resume=True)
+        assert again.stopped and again.epochs == 3
+        longer = fit(data=data, out=tmp_path / "a", resume=True, epochs="+1")
+        assert longer.epochs == 5  # stalls again, two epochs after
+
+    def test_zero_waits_for_ever(self, data):
+        assert fit(small(), data, epochs=15, patience=0, optimizer=SGD(0.0), out=False).epochs == 15
+
+
+class TestBeginning:
+    def test_all_layers_but_the_last_are_those_of_the_other_model(self, data, tmp_path):
+        first = fit(small(True), data, epochs=3, out=tmp_path / "a")
+        x, labels = pictures(60, seed=9)
+        other = datasets.to_dataset("two", x, (labels > 0).astype(int), classes=["bar", "round"])
+        begun = []
+        run = fit(data=other, init=tmp_path / "a" / "best.safetensors", epochs=1, lr=1e-6, out=tmp_path / "b",
+                  on_start=lambda setup, folder: begun.append(setup))
+        model, old = load(tmp_path / "b" / "best.safetensors"), first.model
+        assert model.classes == ["bar", "round"] and model.preprocessing == old.preprocessing
+        np.testing.assert_allclose(model.parameters["conv1.weight"], old.parameters["conv1.weight"], atol=1e-4)
+        assert model.parameters["dense1.weight"].shape[0] == 2
+        assert begun[0].factors == {name: 0.1 for name in ("conv1.weight", "conv1.bias", "bn1.weight",
+                                                           "bn1.bias")} and begun[0].fresh == ["dense1"]
+        assert run.setup.network_name == "finetuned"
+
+    def test_resumes_to_the_same_bits(self, data, tmp_path):
+        fit(small(), data, epochs=1, out=tmp_path / "a")
+        settings = dict(data=data, init=tmp_path / "a" / "best.safetensors", epochs=3, seed=4)
+        fit(out=tmp_path / "whole", **settings)
+        fit(out=tmp_path / "part", progress=interrupt_at(7), **settings)
+        fit(data=data, out=tmp_path / "part", resume=True)
+        assert_same_tensors(tmp_path / "whole" / "last.safetensors", tmp_path / "part" / "last.safetensors")
+
+    def test_what_cannot_be_begun_from_is_said(self, data, tmp_path):
+        path = tmp_path / "m.safetensors"
+        network = Network.build((8, 8, 1), GlobalAvgPool())
+        Model(network, preprocessing=Preprocessing((8, 8, 1), (0.5,), (0.5,))).save(path)
+        with pytest.raises(ValueError, match="GlobalAvgPool.*dense"):
+            fit(data=data, init=path, out=False)
+        Model(small()).save(path)
+        with pytest.raises(ValueError, match="preprocessing"):
+            fit(data=data, init=path, out=False)
+        with pytest.raises(ValueError, match="not both"):
+            fit(small(), data, init=path, out=False)
+
+
+class TestRecipes:
+    def test_networks_suit_the_images(self):
+        names = {shape: recipes.networks(shape, recipes.RECIPES["standard"])[0] for shape in (
+            (7, 9, 1), (8, 8, 1), (28, 28, 1), (32, 32, 3), (64, 48, 1))}
+        assert [name for name, _ in names.values()] == ["mlp", "lenet", "lenet", "convnet", "convnet"]
+        for shape, (name, options) in names.items():
+            assert zoo.build(name, input_shape=shape, classes=5, **options).output_shape == (5,)
+
+    def test_less_time_gives_a_narrower_network(self):
+        rng = np.random.default_rng(0)
+        data = datasets.to_dataset("noise", rng.integers(0, 256, (300, 32, 32, 3), dtype=np.uint8),
+                                   np.arange(300) % 2)
+        widths = [fit(data=data, time=seconds, out=False).setup.network.nodes[0].layer.filters
+                  for seconds in (0.5, 1e6)[:1]]
+        assert widths == [16]
+
+    def test_effort_is_in_epochs(self, data):
+        runs = [fit(small(), data, recipe=name, batch_size=64, out=False, patience=0, averaging=False).setup.plan.epochs
+                for name in ("fast",)]
+        assert runs == [600]
+        with pytest.raises(ValueError, match="best"):
+            fit(small(), data, recipe="worst", out=False)
+
+
+def test_images_of_less_than_8_pixels_are_too_small_for_a_convnet():
+    with pytest.raises(ValueError, match="8 pixels"):
+        zoo.build("convnet", input_shape=(7, 20, 3))
+    assert zoo.build("convnet", input_shape=(8, 8, 1)).output_shape == (10,)
