@@ -27,7 +27,7 @@ def convnet(input_shape: Shape = (32, 32, 3), classes: int = 10, width: int = 64
     while side >> (stages + 1) >= SMALLEST - 1:
         stages += 1
     widths = ([max(width // 2, 16)] * (stages - 3) + [width, 4 * width, 4 * width])[-stages:]
-    parts = [Conv(max(3 * width // 8, 16), 3, padding=1, bias=False), BatchNorm(), ReLU()]
+    parts = [Conv(max(width // 2, 16), 3, padding=1, bias=False), BatchNorm(), ReLU()]
     for filters in widths:
         parts += [Conv(filters, 3, padding=1, bias=False), MaxPool(2), BatchNorm(), ReLU(),
                   Conv(filters, 3, padding=1, bias=False), BatchNorm(), ReLU()]
