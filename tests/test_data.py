@@ -217,9 +217,9 @@ def test_specs_refused(tmp_path, monkeypatch):
 def dataset(counts, own_test=False):
     y = np.repeat(np.arange(len(counts)), counts)
     y = np.random.default_rng(1).permutation(y).astype(np.int32)
-    x = np.arange(len(y) * 2, dtype=np.uint32).view(np.uint8).reshape(len(y), 2, 4, 1)  # each image its own
-    extra = {"test_images": x[:3], "test_labels": y[:3]} if own_test else {}
-    return Dataset("d", x, y, [f"c{i}" for i in range(len(counts))], **extra)
+    x = np.arange((len(y) + 3) * 2, dtype=np.uint32).view(np.uint8).reshape(-1, 2, 4, 1)  # each image its own
+    extra = {"test_images": x[len(y):], "test_labels": y[:3]} if own_test else {}
+    return Dataset("d", x[:len(y)], y, [f"c{i}" for i in range(len(counts))], **extra)
 
 
 @settings(max_examples=60, deadline=None)

@@ -1,7 +1,9 @@
-"""Training, validation and test images: stratified, seeded, never overlapping.
+"""Training, validation and test images: stratified, seeded, never overlapping, no image and its copy on two sides.
 
-The test set is the data set's own where it has one, else a quarter held out; validation is a tenth of what
-remains. Every class is in every part.
+The test set is the data set's own where it has one, else a quarter held out; validation is the source's own where it
+sets images aside, else a tenth of what remains. Of what is held out here, every class is in every part. Images that
+must stay together (the data set's `groups`, or else copies of one another) count as one; the shares are shares of
+these. A training image that must stay together with one of the source's own test or validation is in no part.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from math import ceil, prod
 
 import numpy as np
 
+from . import duplicates
 from .dataset import DataError, Dataset
 
 TEST_FRACTION, VALIDATION_FRACTION = 0.25, 0.1
@@ -56,39 +59,110 @@ class Part:
 
 
 @dataclass(frozen=True, eq=False)
+class Dropped:
+    """Images in no part, as ascending indices: copies of what the source brings for the test or for validation.
+
+    `of_test` may have been training or validation images; `of_validation` were training images.
+    """
+
+    of_test: np.ndarray
+    of_validation: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.of_test) + len(self.of_validation)
+
+
+@dataclass(frozen=True, eq=False)
 class Split:
-    """The three parts of a data set, with its name and classes."""
+    """The three parts of a data set, with its name and classes.
+
+    `groups`: int64 (N,), equal for images that were kept together, the index of the first of them; `dropped`: the
+    images that are in no part.
+    """
 
     name: str
     classes: list[str]
     train: Part
     validation: Part
     test: Part
+    groups: np.ndarray
+    dropped: Dropped
 
 
 def split(dataset: Dataset, seed: int = 0) -> Split:
     """Split a data set; the same seed gives the same parts.
 
-    Raises DataError, naming the class, where one has too few images for one in each part.
+    Raises DataError, naming the class, where one has too few images (copies counted once) for one in each part that is
+    held out here, and where no validation image of the source's own is left.
     """
-    needed = 2 if dataset.has_test else 3
-    counts = np.bincount(dataset.labels, minlength=len(dataset.classes))
-    if counts.min() < needed:
-        rarest = int(counts.argmin())
-        parts = "training and validation" if dataset.has_test else "training, validation and test"
-        raise DataError(
-            f"{dataset.name}: class {dataset.classes[rarest]!r} has {counts[rarest]} image"
-            f"{'s' * bool(counts[rarest] != 1)}, but {parts} need one each, {needed} together; add images or leave "
-            "the class out"
-        )
-    rest = np.arange(len(dataset.labels))
+    groups, of_test = _kept_together(dataset)
+    own = np.zeros(len(groups), bool)
+    if dataset.validation is not None:
+        own[dataset.validation] = True
+    of_validation = np.isin(groups, groups[own]) & ~own & ~of_test
+    validation = np.flatnonzero(own & ~of_test)
+    if own.any() and not len(validation):
+        raise DataError(f"{dataset.name}: every validation image is also a test image; put others into validation, or "
+                        "leave it out and a part of the training images is set aside")
+    train = np.flatnonzero(~(own | of_test | of_validation))
+
+    unit, labels = _units(groups[train], dataset.labels[train], len(dataset.classes))
+    wanted = ["training", *["validation"] * (not own.any()), *["test"] * (not dataset.has_test)]
+    _require_enough(dataset, own, labels, wanted)
+    rest = np.arange(len(labels))
     if dataset.has_test:
         test = Part(dataset.test_images, dataset.test_labels, np.arange(len(dataset.test_labels)))
     else:
-        rest, held_out = _hold_out(rest, dataset.labels, TEST_FRACTION, seed)
-        test = _part(dataset, held_out)
-    rest, validation = _hold_out(rest, dataset.labels, VALIDATION_FRACTION, seed)
-    return Split(dataset.name, list(dataset.classes), _part(dataset, rest), _part(dataset, validation), test)
+        rest, held_out = _hold_out(rest, labels, TEST_FRACTION, seed)
+        test = _part(dataset, train[np.isin(unit, held_out)])
+    if not own.any():
+        rest, held_out = _hold_out(rest, labels, VALIDATION_FRACTION, seed)
+        validation = train[np.isin(unit, held_out)]
+    return Split(dataset.name, list(dataset.classes), _part(dataset, train[np.isin(unit, rest)]),
+                 _part(dataset, validation), test, groups,
+                 Dropped(np.flatnonzero(of_test), np.flatnonzero(of_validation)))
+
+
+def _kept_together(dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
+    """(groups, each called by its first image; which images share a group with a copy of a test image)."""
+    count, groups = len(dataset.labels), dataset.groups
+    copied = np.zeros(count, bool)
+    if groups is not None:
+        _, first, inverse = np.unique(groups, return_index=True, return_inverse=True)
+        groups = first[inverse]
+    if groups is None or dataset.has_test:
+        same = duplicates.exact(dataset.images, *[dataset.test_images] * dataset.has_test)
+        groups = same[:count] if groups is None else groups
+        copied = np.isin(same[:count], same[count:])
+    return groups, np.isin(groups, groups[copied])
+
+
+def _units(groups: np.ndarray, labels: np.ndarray, classes: int) -> tuple[np.ndarray, np.ndarray]:
+    """(which unit each image is of, the label of each unit); units are groups in the order of their first image.
+
+    A unit with images of several classes counts for the rarest of them, measured in units.
+    """
+    _, unit = np.unique(groups, return_inverse=True)
+    unit_of, label = np.divmod(np.unique(unit * classes + labels), classes)
+    rarest_first = np.lexsort((np.bincount(label, minlength=classes)[label], unit_of))
+    first = np.unique(unit_of[rarest_first], return_index=True)[1]
+    return unit, label[rarest_first][first]
+
+
+def _require_enough(dataset: Dataset, own: np.ndarray, labels: np.ndarray, wanted: list[str]) -> None:
+    """Raise DataError unless every class has a unit for each of the parts that are `wanted`."""
+    counts = np.bincount(labels, minlength=len(dataset.classes))
+    if counts.min() >= len(wanted):
+        return
+    rarest = int(counts.argmin())
+    images = int(np.count_nonzero(dataset.labels[~own] == rarest))
+    found = f"{images} image{'s' * (images != 1)}" + " outside its validation images" * bool(own.any())
+    if images != counts[rarest]:
+        found += f", of which {counts[rarest]} can be used (the others are copies, or belong together)"
+    parts = " and ".join(filter(None, [", ".join(wanted[:-1]), wanted[-1]]))
+    need = f"need one each, {len(wanted)} together" if len(wanted) > 1 else "needs one"
+    raise DataError(f"{dataset.name}: class {dataset.classes[rarest]!r} has {found}, but {parts} {need}; add images or "
+                    "leave the class out")
 
 
 def _part(dataset: Dataset, indices: np.ndarray) -> Part:
