@@ -70,7 +70,7 @@ def test_python_runs_and_prints_what_it_says(page, tmp_path, monkeypatch, capsys
 
 def test_pages_promise_something():
     assert {page: sum(len(promised(code)) for _, code in fenced(page, "python")) for page in with_python(RUN)} == {
-        "README.md": 5, "docs/files.md": 3, "docs/training.md": 2,
+        "README.md": 5, "docs/checks.md": 3, "docs/files.md": 3, "docs/training.md": 2,
     }
 
 
@@ -102,13 +102,16 @@ def commands(page: str) -> list[list[str]]:
 
 def parse(arguments: list[str]) -> None:
     """Raises a usage error unless the command line takes these arguments. Nothing is run."""
-    group = typer.main.get_command(app)
-    if not arguments:
+    command, name = typer.main.get_command(app), ""
+    while arguments and hasattr(command, "commands"):
+        name, *arguments = arguments
+        assert name in command.commands, f"there is no command {name!r}"
+        command = command.commands[name]
+    if not name:
         return
-    name, *rest = arguments
-    assert name in group.commands, f"there is no command {name!r}"
+    assert not hasattr(command, "commands"), f"{name} alone does nothing"
     try:
-        group.commands[name].make_context(name, rest)
+        command.make_context(name, arguments)
     except typer.Exit:
         pass  # --help
 
@@ -121,7 +124,12 @@ def test_commands_parse(page, words):
     parse(words[1:])
 
 
+<<<<<<< HEAD
 @pytest.mark.parametrize("wrong", ["train digits --epoch 3", "train --batch-size many", "evaluate one", "summary a b"])
+=======
+@pytest.mark.parametrize("wrong", ["train digits --epoch 3", "train --epochs many", "evaluate one", "summary a b",
+                                   "data check", "data check a b"])
+>>>>>>> 79daa74 (Check data: pellucid data check)
 def test_wrong_commands_do_not_parse(wrong):
     with pytest.raises(Exception) as refused:  # typer brings a click of its own, so the type depends on its version
         parse(wrong.split())

@@ -23,6 +23,7 @@ Pellucid: convolutional networks you can see through.
   pellucid evaluate MODEL DATA  say how good a model is, class by class
   pellucid predict MODEL PATH   say what is in an image
   pellucid summary NET          list a network's layers, sizes and costs
+  pellucid data check DATA      find what is wrong with labelled images
 
 Try this first; it takes seconds and needs nothing else:
 
@@ -84,7 +85,7 @@ def _flush_or_drop(stream) -> OSError | None:
     return None
 
 
-def command(function):
+def command(function, group: typer.Typer | None = None):
     """Decorator: a command whose errors end it with status 1 and one line that says what to do."""
 
     @functools.wraps(function)
@@ -100,7 +101,7 @@ def command(function):
                 raise
             fail(one_line(e))
 
-    return app.command()(guarded)
+    return (group or app).command()(guarded)
 
 
 def fail(message: str) -> None:
@@ -383,6 +384,42 @@ def summary(
         show_json(cli_text.layers(net))
     else:
         show(net.summary())
+
+
+data_commands = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False)
+
+
+@data_commands.callback()
+def data_overview() -> None:
+    """Look at data before training on them: pellucid data check DATA"""
+
+
+app.add_typer(data_commands, name="data")
+
+
+@functools.partial(command, group=data_commands)
+def check(data: Annotated[str, typer.Argument(metavar="DATA", help="As for train.")], as_json: Json = False) -> None:
+    """Find what is wrong with labelled images, or may be.
+
+    Unreadable files, copies and near copies (with other labels, in other parts), classes that are tiny or out of
+    balance, parts that do not fit together, empty images. Nothing is changed. The exit status is 0 when the data could
+    be checked, whatever was found.
+
+    \b
+    Examples:
+      pellucid data check digits
+      pellucid data check photos.npz --json
+    """
+    from . import check_text
+    from .data import load
+    from .data.check import check as check_dataset
+
+    with check_text.display(sys.stderr) as progress:
+        report = check_dataset(load(data), progress)
+    if as_json:
+        show_json(report.to_json())
+    else:
+        show(check_text.report(report))
 
 
 def _shape(text: str | None) -> tuple[int, ...] | None:
