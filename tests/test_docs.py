@@ -124,12 +124,8 @@ def test_commands_parse(page, words):
     parse(words[1:])
 
 
-<<<<<<< HEAD
-@pytest.mark.parametrize("wrong", ["train digits --epoch 3", "train --batch-size many", "evaluate one", "summary a b"])
-=======
-@pytest.mark.parametrize("wrong", ["train digits --epoch 3", "train --epochs many", "evaluate one", "summary a b",
+@pytest.mark.parametrize("wrong", ["train digits --epoch 3", "train --batch-size many", "evaluate one", "summary a b",
                                    "data check", "data check a b"])
->>>>>>> 79daa74 (Check data: pellucid data check)
 def test_wrong_commands_do_not_parse(wrong):
     with pytest.raises(Exception) as refused:  # typer brings a click of its own, so the type depends on its version
         parse(wrong.split())

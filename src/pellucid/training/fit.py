@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from .. import data as datasets
+from ..data.check import brief
 from ..network import Network
 from ..optim import Optimiser
 from ..schedules import OneCycle, Then
@@ -109,11 +110,12 @@ def fit(
     candidates: list = [begin.network if begin else network]
     if candidates == [None]:
         candidates = recipes.networks(dataset.input_shape, spending)
+    changes, why = recipes.augmentation(parts.train.images, dataset.input_shape, seed, shift=shift, mirror=mirror,
+                                        cutout=cutout)
+    weights, uneven = recipes.class_weights(parts.train.labels, len(dataset.classes), balance)
     asked = {"seed": seed, "source": source, "label_smoothing": label_smoothing, "averaging": averaging,
              "patience": patience, "begin": begin, "optimizer": optimizer, "lr": lr,
-             "augmentation": recipes.augmentation(parts.train.images, dataset.input_shape, seed, shift=shift,
-                                                  mirror=mirror, cutout=cutout),
-             "weights": recipes.class_weights(parts.train.labels, len(dataset.classes), balance)}
+             "changes": changes, "class_weights": weights, "notes": [*brief(dataset, parts), *why, *uneven]}
     for number, candidate in enumerate(candidates, 1):
         setup = prepare(candidate, dataset, plan, parts, **asked)
         if budget is None:

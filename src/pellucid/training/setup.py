@@ -177,8 +177,9 @@ def prepare(
     optimizer: optim.Optimiser | None,
     lr: float | None,
     label_smoothing: float,
-    augmentation: tuple[augment.Augmentation, list[str]],
-    weights: tuple[list[float] | None, list[str]],
+    changes: augment.Augmentation,
+    class_weights: list[float] | None,
+    notes: list[str],
     averaging: bool,
     patience: int | None,
     begin: Beginning | None,
@@ -201,7 +202,6 @@ def prepare(
             f"{shape} in {classes} classes; build it with input_shape={shape}, classes={classes}"
         )
     _check_label_smoothing(label_smoothing)
-    changes, notes = augmentation
     changes = replace(changes, shift=_checked_shift(changes.shift, shape),
                       cutout=whole("cutout", changes.cutout, 0, min(shape[:2])))
     if patience is None:
@@ -215,7 +215,7 @@ def prepare(
         optimizer=optimizer or default_optimizer(plan.steps, lr or highest_rate(network)),
         label_smoothing=float(label_smoothing), **asdict(changes),
         averaging=default_horizon(plan.epoch_steps, plan.steps) if averaging else 0,
-        class_weights=weights[0], patience=whole("patience", patience, 0), notes=[*notes, *weights[1]],
+        class_weights=class_weights, patience=whole("patience", patience, 0), notes=notes,
         **({"init": begin.path, "slow": SLOW, "fresh": begin.fresh} if begin else {}),
     )
 
