@@ -64,7 +64,7 @@ class TestHelp:
 
     @pytest.mark.parametrize("name", ["train", "evaluate", "predict", "summary"])
     def test_each_command_shows_examples(self, name, tmp_path):
-        done = pellucid(name, "--help", cwd=tmp_path)
+        done = pellucid(*name.split(), "--help", cwd=tmp_path)
         assert (done.returncode, done.stderr) == (0, "")
         examples = done.stdout.split("Examples:")[1].split("\n\n")[0].strip().splitlines()
         assert len(examples) >= 2
@@ -89,6 +89,7 @@ class TestHelp:
         (("train", "--resume", ""), "--resume needs"),
         (("predict", "run"), "PATH"),
         (("evaluate", "run"), "DATA"),
+        (("evaluate", "run", "shapes.npz", "--csv", "shapes.npz"), "ends in .csv"),
         (("summary", "lenet", "--input", "28by28"), "28x28x1"),
         (("train", "digits", "--unknown"), "--unknown"),
     ])

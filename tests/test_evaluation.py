@@ -33,8 +33,11 @@ def test_counts_by_hand():
 
 
 def test_log_loss_of_large_logits_is_exact():
-    assert evaluation.log_losses(np.array([[1e4, 0], [-1e4, 0]], np.float32), np.array([0, 0])).tolist() == [0, 1e4]
-    assert np.isnan(evaluation.log_losses(np.array([[np.inf, 0]], np.float32), np.array([0]))).all()
+    result = evaluation.score(np.array([[1e4, 0], [-1e4, 0]], np.float32), np.array([0, 0]), ["a", "b"])
+    assert result.answers.losses.tolist() == [0, 1e4] and result.log_loss == 5e3
+    infinite = evaluation.score(np.array([[np.inf, 0]], np.float32), np.array([0]), ["a", "b"])
+    assert np.isnan(infinite.log_loss)
+    assert np.isnan(infinite.calibration_error) and infinite.intervals["log_loss"] is None
 
 
 @pytest.mark.parametrize("labels, names, message", [
@@ -80,7 +83,10 @@ def test_which_images_of_a_data_set_count(model, tmp_path):
     model.record = {"data_digest": digest(dataset), "seed": 4, "split_digest": split_digest(parts)}
     part, result = evaluation.evaluate_on(model, tmp_path / "plain.npz")
     assert part.endswith("test images")
-    assert result.to_json() == evaluation.evaluate(model, parts.test.images, parts.test.labels).to_json()
+    expected = evaluation.evaluate(model, parts.test.images, parts.test.labels, indices=parts.test.indices)
+    assert result.to_json() == expected.to_json()
+    wrong = parts.test.indices[~expected.answers.correct]
+    assert result.mistakes and {m["index"] for m in result.mistakes} <= set(wrong.tolist())
     model.record["split_digest"] = "another"
     with pytest.raises(ValueError, match="split differently"):
         evaluation.evaluate_on(model, tmp_path / "plain.npz")

@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
 
-_MODULES = ("data", "evaluation", "geometry", "layers", "network", "ops", "optim", "reference", "schedules", "zoo")
+_MODULES = (
+    "calibration", "data", "evaluation", "geometry", "layers", "network", "ops", "optim", "reference", "schedules",
+    "zoo",
+)
 _NAMES = {
     "Diverged": "training.step",
     "KernelError": "engine.library",
@@ -23,12 +26,13 @@ _NAMES = {
     "threads": "processors",
 }
 __all__ = [
-    "Diverged", "KernelError", "Model", "Network", "Preprocessing", "TrainStep", "data", "evaluation", "fit",
-    "geometry", "layers", "load", "network", "ops", "optim", "reference", "schedules", "set_threads", "threads", "zoo",
+    "Diverged", "KernelError", "Model", "Network", "Preprocessing", "TrainStep", "calibration", "data", "evaluation",
+    "fit", "geometry", "layers", "load", "network", "ops", "optim", "reference", "schedules", "set_threads", "threads",
+    "zoo",
 ]
 
 if TYPE_CHECKING:
-    from . import data, evaluation, geometry, layers, network, ops, optim, reference, schedules, zoo
+    from . import calibration, data, evaluation, geometry, layers, network, ops, optim, reference, schedules, zoo
     from .engine.library import KernelError
     from .model import Model, load
     from .network import Network

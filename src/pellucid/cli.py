@@ -39,6 +39,7 @@ app = typer.Typer(
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output, all else elsewhere.")]
 Threads = Annotated[int | None, typer.Option(min=1, metavar="N", help="Threads to use; by default all processors.")]
+Csv = Annotated[str | None, typer.Option(metavar="FILE", help="Write a row an image into this .csv file.")]
 ModelPath = Annotated[str, typer.Argument(metavar="MODEL", help="A .safetensors file or the folder of a run.")]
 
 
@@ -287,10 +288,11 @@ def _check_duration(time: str) -> None:
 def evaluate(
     model: ModelPath,
     data: Annotated[str, typer.Argument(metavar="DATA", help="As for train.")],
+    csv: Csv = None,
     threads: Threads = None,
     as_json: Json = False,
 ) -> None:
-    """Say how good a model is on labelled images, class by class.
+    """Say how good a model is on labelled images, class by class, and how far its probabilities can be believed.
 
     On the data it was trained on, only the test images count, those it never saw. On other data, their test images if
     they have some of their own, else all.
@@ -299,18 +301,25 @@ def evaluate(
     Examples:
       pellucid evaluate runs/digits-lenet-1 digits
       pellucid evaluate model.safetensors more.npz --json
+      pellucid evaluate model.safetensors more.npz --csv images.csv
     """
+    check_csv(csv, data)
     set_threads(threads)
-    from . import cli_text
-    from .evaluation import evaluate_on
+    from . import cli_evaluation
+    from .evaluation import evaluate_on, scores
+    from .files import csv_file
     from .model import load
 
     path = model_file(model)
-    part, result = evaluate_on(load(path), data)
+    loaded = load(path)
+    with csv_file(csv, scores.COLUMNS) if csv is not None else contextlib.nullcontext() as write:
+        part, result = evaluate_on(loaded, data)
+        for row in result.rows() if write else ():
+            write(row)
     if as_json:
         show_json({"model": str(path), "data": data, "images": part, **result.to_json()})
     else:
-        show(cli_text.evaluation(part, result))
+        show(cli_evaluation.evaluation(part, result))
 
 
 @command
@@ -447,6 +456,16 @@ def model_file(text: str) -> Path:
     if not best.is_file():
         raise ValueError(f"{path} has no best.safetensors; give a model file or the folder of a run")
     return best
+
+
+def check_csv(path: str | None, *inputs: str) -> None:
+    """Refuse to write a table over something that is no table, or that is read."""
+    if path is None:
+        return
+    if not path.lower().endswith(".csv"):
+        raise typer.BadParameter(f"--csv writes a file whose name ends in .csv, got {printable(path)}")
+    if os.path.realpath(path) in map(os.path.realpath, inputs):
+        raise typer.BadParameter(f"--csv would overwrite {printable(path)}, which is read; choose another name")
 
 
 def set_threads(count: int | None) -> None:

@@ -14,7 +14,6 @@ from .training.plan import spoken
 from .training.progress import percent
 
 if TYPE_CHECKING:
-    from .evaluation import Evaluation
     from .network import Network
     from .training.fit import Run
     from .training.setup import Setup
@@ -62,29 +61,6 @@ def interrupted(run: Run) -> str:
     )
 
 
-def evaluation(part: str, result: Evaluation) -> str:
-    """An evaluation as a few figures and a table with a row a class."""
-    names = [printable(c.name) for c in result.classes]
-    lines = [
-        f"{printable(part)}: {number(result.count, 'image')}",
-        f"accuracy  {percent(result.accuracy)} ({result.correct:,} right)",
-        *(f"top {k:<4}  {percent(share)}" for k, share in result.top.items() if k > 1),
-        f"log loss  {result.log_loss:.4f}", "",
-    ]
-    width = max(5, *map(len, names))
-    lines.append(f"{'class':<{width}}  images   right    share  log loss  most often taken for")
-    for index, c in enumerate(result.classes):
-        if not c.count:
-            lines.append(f"{names[index]:<{width}}  {0:>6}")
-            continue
-        wrong = result.confusion[index].copy()
-        wrong[index] = 0
-        taken = f"{names[wrong.argmax()]} ({wrong.max()} times)" if wrong.max() else ""
-        lines.append(f"{names[index]:<{width}}  {c.count:>6,}  {c.correct:>6,}  {c.accuracy:>7.1%}  "
-                     f"{c.log_loss:>8.4f}  {taken}".rstrip())
-    return "\n".join(lines)
-
-
 def prediction(found: dict) -> str:
     """One image: the three most probable classes."""
     where = found["path"] if found["index"] is None else f"{found['path']}[{found['index']}]"
@@ -114,9 +90,9 @@ def layers(network: Network) -> dict:
     }
 
 
-def number(count: int, noun: str) -> str:
-    """1 epoch, 2 epochs."""
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+def number(count: int, noun: str, nouns: str | None = None) -> str:
+    """1 epoch, 2 epochs; 2 of what the plural is, where it does not end in s alone."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {nouns or noun + 's'}"
 
 
 def quoted(path: object) -> str:

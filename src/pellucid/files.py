@@ -6,11 +6,12 @@ kill at any moment leaves either the old file or the new one. Failures are `OSEr
 
 from __future__ import annotations
 
+import csv
 import errno
 import os
 import secrets
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -142,6 +143,19 @@ def atomic_text(path: str | os.PathLike, text: str) -> None:
     """`atomic_write` of a text as UTF-8, its line ends as they are."""
     data = text.encode()
     atomic_write(path, lambda file: file.write(data))
+
+
+@contextmanager
+def csv_file(path: str | os.PathLike, columns: Sequence[str]) -> Iterator[Callable[[Sequence], object]]:
+    """Yield what writes a row to a CSV file, whose first row names the columns; whole or not at all, as `replacing`.
+
+    UTF-8, lines end in a line feed; bytes of file names that are no text are written as escapes.
+    """
+    with replacing(path) as temporary, \
+            open(temporary, "w", newline="", encoding="utf-8", errors="backslashreplace") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(columns)
+        yield writer.writerow
 
 
 def check_writable(folder: str | os.PathLike) -> Path:

@@ -10,6 +10,7 @@ from zlib import crc32
 import numpy as np
 
 from . import modelfile, processors
+from .calibration import Calibration
 from .engine.library import LOCK
 from .engine.parameters import ParameterBuffer
 from .engine.plan import Plan
@@ -20,6 +21,7 @@ from .preprocessing import Preprocessing
 
 FORMAT = "1"  # of the metadata; a reader refuses what it does not know
 CHUNKS = (64, 16, 4, 1)  # images computed at a time
+READ = 1024  # images read at a time: few enough that a file of them which is larger than memory needs little
 # Bytes that all activations of a chunk may have. Memory is used again, so that it takes a fraction of them.
 MEMORY = min(2**32, processors.memory() / 4)
 
@@ -29,11 +31,13 @@ class Model:
 
     Parameters start from `seed`, each from a generator of its own, so that adding a layer does not change the others;
     from zeros if it is None, which is for parameters that are about to be loaded.
-    `preprocessing` says how uint8 images become what the network reads; `classes` names the outputs.
+    `preprocessing` says how uint8 images become what the network reads; `classes` names the outputs. `calibration`,
+    None or set by whoever fitted one (`pellucid.calibration`), holds for the parameters it was fitted with.
     """
 
     def __init__(self, network: Network, seed: int | None = 0, *, preprocessing: Preprocessing | None = None,
-                 classes: Sequence[str] | None = None, record: dict | None = None):
+                 classes: Sequence[str] | None = None, record: dict | None = None,
+                 calibration: Calibration | None = None):
         outputs = network.output_shape[-1]
         if preprocessing and preprocessing.input_shape != network.input_shape:
             raise ValueError(f"the preprocessing makes images of {preprocessing.input_shape}, "
@@ -42,7 +46,7 @@ class Model:
             raise ValueError(f"the network has {outputs} outputs, but {len(classes)} classes are named")
         if classes is not None and len(set(classes)) != len(classes):
             raise ValueError("two classes have the same name; give each its own")
-        self.network, self.preprocessing = network, preprocessing
+        self.network, self.preprocessing, self.calibration = network, preprocessing, calibration
         self.classes = [str(c) for c in (classes if classes is not None else range(outputs))]
         self.record = dict(record or {})  # how it was trained, as JSON
         self.buffer = ParameterBuffer(network.parameters())
@@ -98,7 +102,7 @@ class Model:
     def predict(self, images: np.ndarray) -> np.ndarray:
         """Probabilities (N, classes), float32, for uint8 images (N, H, W, C), or grey (N, H, W), of the network's size.
 
-        Preprocessing is included; `preprocessing.prepare` brings a picture to the size.
+        Preprocessing and the model's calibration are included; `preprocessing.prepare` brings a picture to the size.
         """
         images = np.asarray(images)
         if images.dtype != np.uint8:
@@ -106,13 +110,16 @@ class Model:
                              "`logits` takes float32 images as the network reads them")
         return np.exp(self.log_probabilities(images)).astype(np.float32)
 
-    def log_probabilities(self, images: np.ndarray) -> np.ndarray:
-        """Natural logarithms of the probabilities (N, classes), float64.
+    def log_probabilities(self, images: np.ndarray, *, calibrated: bool = True) -> np.ndarray:
+        """Natural logarithms of the probabilities (N, classes), float64; without the calibration if so asked.
 
-        `images` are uint8 as `predict` takes them, or float32 as `logits` does. Raises ValueError for arrays that do
-        not fit, for uint8 without preprocessing, and for a network whose output is a map.
+        `images` are uint8 as `predict` takes them, or float32 as `logits` does; they are read some at a time. Raises
+        ValueError for arrays that do not fit, for uint8 without preprocessing, and for a network whose output is a map.
         """
         self.require_classes()
+        if np.ndim(images) and len(images) > READ:
+            parts = (images[i:i + READ] for i in range(0, len(images), READ))
+            return np.concatenate([self.log_probabilities(part, calibrated=calibrated) for part in parts])
         images = np.asarray(images)
         if images.dtype == np.uint8:
             self.require_preprocessing()
@@ -124,7 +131,11 @@ class Model:
         # Infinite outputs give NaN, which says what is the matter; a probability may be zero.
         with np.errstate(invalid="ignore", divide="ignore"):
             if isinstance(self.network.node(self.network.output).layer, Softmax):
-                return np.log(z)
+                z = np.log(z)
+                if not (calibrated and self.calibration):
+                    return z
+            if calibrated and self.calibration:
+                z /= self.calibration.temperature
             z -= z.max(axis=-1, keepdims=True)
             return z - np.log(np.exp(z).sum(axis=-1, keepdims=True))
 
@@ -166,7 +177,8 @@ class Model:
     # As data.
 
     def __reduce__(self):
-        return _rebuilt, (self.network, self.preprocessing, self.classes, self.record, dict(self.parameters))
+        return _rebuilt, (self.network, self.preprocessing, self.classes, self.record, self.calibration,
+                          dict(self.parameters))
 
     def metadata(self) -> dict[str, str]:
         """Everything but the parameters, as the texts a model file holds."""
@@ -175,6 +187,7 @@ class Model:
             "network": json.dumps(self.network.to_json()),
             "preprocessing": json.dumps(self.preprocessing.to_json() if self.preprocessing else None),
             "classes": json.dumps(self.classes),
+            "calibration": json.dumps(self.calibration.to_json() if self.calibration else None),
             "record": json.dumps(self.record),
         }
 
@@ -189,7 +202,7 @@ def load(path: str | os.PathLike) -> Model:
     Raises OSError for a file that cannot be read and ModelFileError for one that is not a complete, consistent model.
     """
     texts = modelfile.read_header(path).metadata
-    network, preprocessing, classes, record = _described(path, texts)
+    network, described = _described(path, texts)
     expected = {name: p.shape for name, p in network.parameters().items()}
     tensors, again = modelfile.read(path, expected)
     if again != texts:
@@ -199,28 +212,29 @@ def load(path: str | os.PathLike) -> Model:
             raise ModelFileError(f"{path}: {name} has values that are not finite numbers; the training that wrote it "
                                  "diverged")
     try:
-        model = Model(network, None, preprocessing=preprocessing, classes=classes, record=record)
+        model = Model(network, None, **described)
     except ValueError as e:
         raise ModelFileError(f"{path}: {e}") from None
     model.load_parameters(tensors)
     return model
 
 
-def _rebuilt(network, preprocessing, classes, record, parameters) -> Model:
+def _rebuilt(network, preprocessing, classes, record, calibration, parameters) -> Model:
     """A copy of a model from its parts: plans hold addresses and are made anew."""
-    model = Model(network, None, preprocessing=preprocessing, classes=classes, record=record)
+    model = Model(network, None, preprocessing=preprocessing, classes=classes, record=record, calibration=calibration)
     model.load_parameters(parameters)
     return model
 
 
-def _described(path, texts: Mapping[str, str]) -> tuple[Network, Preprocessing | None, list[str], dict]:
-    """Network, preprocessing, classes and record from a file's metadata."""
+def _described(path, texts: Mapping[str, str]) -> tuple[Network, dict]:
+    """The network from a file's metadata, and what else `Model` takes by name."""
     if texts.get("pellucid") != FORMAT:
         found = f"format {texts['pellucid']!r}" if "pellucid" in texts else "no mark of Pellucid's"
         raise ModelFileError(f"{path}: expected a Pellucid model of format {FORMAT!r}, found {found}")
     try:
         keys = ("network", "preprocessing", "classes", "record")
         parts = {key: modelfile.parse_json(texts[key], key) for key in keys}
+        parts["calibration"] = modelfile.parse_json(texts.get("calibration", "null"), "calibration")
     except KeyError as e:
         raise ModelFileError(f"{path}: the metadata has no {e.args[0]!r}") from None
     except ModelFileError as e:
@@ -231,6 +245,7 @@ def _described(path, texts: Mapping[str, str]) -> tuple[Network, Preprocessing |
     try:
         network = Network.from_json(parts["network"])
         preprocessing = Preprocessing.from_json(parts["preprocessing"]) if parts["preprocessing"] is not None else None
+        calibration = Calibration.from_json(parts["calibration"]) if parts["calibration"] is not None else None
     except ValueError as e:
         raise ModelFileError(f"{path}: {e}") from None
-    return network, preprocessing, classes, record
+    return network, {"preprocessing": preprocessing, "classes": classes, "record": record, "calibration": calibration}

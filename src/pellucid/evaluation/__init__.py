@@ -1,0 +1,85 @@
+"""How good a model is on labelled images: what it gets right, how sure it may be, what it takes for what."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .answers import Answers
+from .scores import ClassResult, Evaluation, check_labels, from_answers
+
+if TYPE_CHECKING:
+    from ..model import Model
+
+__all__ = ["Answers", "ClassResult", "Evaluation", "evaluate", "evaluate_on", "matched", "score"]
+
+CHUNK = 1024  # images computed at a time: few enough that a large data set of many classes needs little memory
+
+
+def evaluate(model: Model, images: np.ndarray, labels: np.ndarray, *, top: tuple[int, ...] = (1, 5),
+             files: tuple[str, ...] | None = None, indices: np.ndarray | None = None) -> Evaluation:
+    """Evaluate a model on images (N, H, W, C), uint8 or already preprocessed float32, and labels (N,).
+
+    A k of `top` that is not below the number of classes says nothing and is left out; 1 is always there. `files` and
+    `indices` say how images are called where the evaluation names some. Raises ValueError for no images, labels out of
+    range or another number of them, and images of a shape the network does not take.
+    """
+    if len(images) == 0:
+        raise ValueError("there are no images to evaluate on")
+    model.require_classes()
+    labels = check_labels(labels, len(images), model.network.output_shape[-1], model.classes)
+    answers = Answers.joined(
+        Answers.of(model.log_probabilities(images[i:i + CHUNK]), labels[i:i + CHUNK])
+        for i in range(0, len(images), CHUNK)
+    )
+    return from_answers(answers, model.classes, top, files=files, indices=indices, calibration=model.calibration)
+
+
+def score(
+    outputs: np.ndarray, labels: np.ndarray, classes: list[str] | tuple[str, ...], *, top: tuple[int, ...] = (1, 5)
+) -> Evaluation:
+    """`evaluate`, given logits or log-probabilities (N, classes). Of equal ones the lower class ranks first."""
+    labels = check_labels(labels, *outputs.shape, classes)
+    return from_answers(Answers.of(outputs, labels), classes, top)
+
+
+def evaluate_on(model: Model, data: str | os.PathLike) -> tuple[str, Evaluation]:
+    """Evaluate on a data set by its name or path; also says in words which of its images were used.
+
+    On the data the model was trained on these are the images held out for the test, found again by the seed in the
+    model's record. On other data, their own test images where they have some, else all. Classes are matched by name.
+    Raises ValueError where that is impossible, DataError for data that cannot be used.
+    """
+    from .. import data as datasets
+    from ..training.setup import digest, split_digest
+
+    dataset = datasets.load(data)
+    pictures = dataset.test_pictures if dataset.has_test else dataset.pictures
+    indices = None
+    if model.record.get("data_digest") == digest(dataset):
+        seed = model.record.get("seed")
+        if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
+            raise ValueError("the model does not say with which seed its data were split; which images it never saw "
+                             "cannot be told")
+        parts = datasets.split(dataset, seed)
+        if split_digest(parts) != model.record.get("split_digest"):
+            raise ValueError(f"{dataset.name} is split differently than when the model was trained, by another version "
+                             "of Pellucid or scikit-learn; which images it never saw cannot be told")
+        part, images, labels = f"{dataset.name}, test images", parts.test.images, parts.test.labels
+        indices = parts.test.indices
+    elif dataset.has_test:
+        part, images, labels = f"{dataset.name}, its test images", dataset.test_images, dataset.test_labels
+    else:
+        part, images, labels = f"{dataset.name}, all images", dataset.images, dataset.labels
+    files = pictures and tuple(pictures.files if indices is None else [pictures.files[i] for i in indices])
+    return part, evaluate(model, images, matched(labels, dataset.classes, model.classes), files=files, indices=indices)
+
+
+def matched(labels: np.ndarray, names: list[str], classes: list[str]) -> np.ndarray:
+    """Labels that count in `names` as labels that count in `classes`. Raises ValueError for a name not among them."""
+    if missing := [name for name in names if name not in classes]:
+        raise ValueError(f"the model does not know the class {missing[0]!r}; it knows {', '.join(classes[:20])}"
+                         + (f" and {len(classes) - 20} more" if len(classes) > 20 else ""))
+    return np.array([classes.index(name) for name in names])[labels]
