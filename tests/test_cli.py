@@ -89,6 +89,9 @@ class TestHelp:
         (("train", "--resume", ""), "--resume needs"),
         (("predict", "run"), "PATH"),
         (("evaluate", "run"), "DATA"),
+        (("predict", "run", "bar.png", "--csv", "bar.png"), "ends in .csv"),
+        (("predict", "run", "bar.png", "a.csv", "--csv", "./a.csv"), "would overwrite ./a.csv"),
+        (("predict", "run", "bar.png", "--top", "0"), "--top"),
         (("evaluate", "run", "shapes.npz", "--csv", "shapes.npz"), "ends in .csv"),
         (("summary", "lenet", "--input", "28by28"), "28x28x1"),
         (("train", "digits", "--unknown"), "--unknown"),
@@ -308,7 +311,7 @@ class TestPredict:
         assert re.fullmatch(r"bar\.png: bar [\d.]+%, \w+ [\d.]+%, \w+ [\d.]+%\n", done.stdout)
 
     def test_bad_files_are_named_and_the_others_go_on(self, folder):
-        paths = ["gone.png", "bar.png", "broken.png", "notes.png", ".", "run/config.json", "disc.bmp", "trained.npz"]
+        paths = ["gone.png", "bar.png", "broken.png", "notes.png", "run", "run/config.json", "disc.bmp", "trained.npz"]
         done = pellucid("predict", "run", *paths, "--json", cwd=folder)
         assert done.returncode == 1 and "Traceback" not in done.stderr
         result = json.loads(done.stdout)

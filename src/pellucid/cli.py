@@ -325,38 +325,40 @@ def evaluate(
 @command
 def predict(
     model: ModelPath,
-    paths: Annotated[list[str], typer.Argument(metavar="PATH", help="Images, or .npz files with arrays of them.")],
+    paths: Annotated[list[str], typer.Argument(
+        metavar="PATH", help="Images, folders or zips of them, patterns, or .npz files with arrays of them.")],
+    top: Annotated[int | None, typer.Option(
+        min=1, metavar="N", help="Classes to show for each image; 3 if not given, in JSON all.", show_default=False,
+    )] = None,
+    reject: Annotated[bool, typer.Option(
+        "--reject/--no-reject", help="Say where an image is likely none of the classes, if the model has learned when.",
+    )] = True,
+    csv: Csv = None,
     threads: Threads = None,
     as_json: Json = False,
 ) -> None:
     """Say what is in images.
 
-    A file that cannot be read is reported and the others go on; the exit status is then 1.
+    Folders are searched at any depth. A file that cannot be read is reported and the others go on; the exit status is
+    then 1. With --csv the answers go into that file instead.
 
     \b
     Examples:
       pellucid predict runs/digits-lenet-1 three.png
-      pellucid predict model.safetensors *.jpg --json
+      pellucid predict model.safetensors photos/ more.zip --csv answers.csv
+      pellucid predict model.safetensors *.jpg --top 5 --json
     """
+    check_csv(csv, *paths)
     set_threads(threads)
-    from . import cli_text
+    from .cli_prediction import report
     from .model import load
     from .prediction import predict_files
 
     file = model_file(model)
-    predictions, failures = [], []
-    for found in predict_files(load(file), paths):
-        if isinstance(found, dict):
-            predictions.append(found)
-            if not as_json:
-                show(cli_text.prediction(found))
-        else:
-            failures.append({"path": found[0], "error": one_line(found[1])})
-            prefix = printable(" ".join(found[0].split())) + ": "
-            say(f"pellucid: {printable(found[0])}: {one_line(found[1]).removeprefix(prefix)}")
-    if as_json:
-        show_json({"model": str(file), "predictions": predictions, "failures": failures})
-    if failures:
+    loaded = load(file)
+    about = {"model": str(file), "threshold": loaded.calibration and loaded.calibration.threshold if reject else None}
+    results = predict_files(loaded, paths, reject=reject)
+    if report(results, about, as_json=as_json, csv=csv, top=top, classes=len(loaded.classes)):
         raise typer.Exit(1)
 
 

@@ -61,13 +61,6 @@ def interrupted(run: Run) -> str:
     )
 
 
-def prediction(found: dict) -> str:
-    """One image: the three most probable classes."""
-    where = found["path"] if found["index"] is None else f"{found['path']}[{found['index']}]"
-    ranked = list(found["probabilities"].items())[:3]
-    return f"{printable(where)}: " + ", ".join(f"{printable(name)} {share:.1%}" for name, share in ranked)
-
-
 def layers(network: Network) -> dict:
     """The table of `Network.summary` as data; memory in bytes of float32, for one image."""
     counts, macs = network.parameter_counts, network.macs

@@ -1,13 +1,28 @@
-"""From files to predictions, one file's fault never being another's."""
+"""From files to predictions, one file's fault never being another's.
+
+Pictures are found in files, folders, zips and behind patterns, and read one after another, so that any number of them
+takes the memory of a few.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import glob
+import io
+import os
+import re
+import stat
+import struct
+import warnings
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
+from .data.npz import DEFLATE_RATIO
 from .files import open_file
 
 if TYPE_CHECKING:
@@ -17,53 +32,85 @@ if TYPE_CHECKING:
     from .preprocessing import Preprocessing
 
 BATCH = 64
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp")  # what counts in folders and zips
+MAX_MEMBER = 2**28  # bytes that a picture in a zip may have
+
+Failure = tuple[str, Exception]
+Opener = Callable[[], AbstractContextManager[BinaryIO]]
 
 
-def predict_files(model: Model, paths: Iterable[str]) -> Iterator[dict | tuple[str, Exception]]:
+def predict_files(model: Model, paths: Iterable[str], *, reject: bool = True) -> Iterator[dict | Failure]:
     """Predict the images in files: pictures of any format Pillow reads, or .npz files with an array of images.
 
+    A path may also be a folder, whose pictures are found at any depth, a zip of pictures, which is read in place, or a
+    pattern such as `photos/*.jpg` that no file is called by. In folders and zips only names that end as pictures do
+    count, and hidden ones do not.
+
     Yields, in the order of the paths, a dict an image with "path", "index" (in an .npz file, else None), "class",
-    "probability" and "probabilities" (by class, descending), or (path, error) for a file that cannot be used.
+    "probability", "rejected" (whether the model's threshold says that it is none of the classes; never with `reject`
+    false) and "probabilities" (by class, descending), or (path, error) for a file that cannot be used. Raises
+    ValueError, before the first, for a model that cannot tell what pictures show.
     """
     model.require_classes()
     model.require_preprocessing()
-    waiting: list[tuple[str, int | None, np.ndarray] | tuple[str, Exception]] = []
+    return _predicted(model, paths, reject)
+
+
+def _predicted(model: Model, paths: Iterable[str], reject: bool) -> Iterator[dict | Failure]:
+    waiting: list[tuple[str, int | None, np.ndarray] | Failure] = []
     for path in paths:
-        try:
-            waiting += [(path, index, image) for index, image in read_images(path, model.preprocessing)]
-        except (ValueError, OSError, SyntaxError, MemoryError) as e:  # Pillow raises SyntaxError for some broken PNGs
-            waiting.append((path, e))
-        if len(waiting) >= BATCH:
-            yield from _answered(model, waiting)
-            waiting = []
-    yield from _answered(model, waiting)
+        for item in read_images(path, model.preprocessing):
+            waiting.append(item)
+            if len(waiting) == BATCH:
+                yield from _answered(model, waiting, reject)
+                waiting = []
+    yield from _answered(model, waiting, reject)
 
 
-def read_images(path: str, preprocessing: Preprocessing) -> Iterator[tuple[int | None, np.ndarray]]:
-    """The images of one file as uint8 arrays of the model's input shape, each with its index in an .npz file or None.
+def read_images(path: str, preprocessing: Preprocessing) -> Iterator[tuple[str, int | None, np.ndarray] | Failure]:
+    """The images behind a path: (file, index in an .npz file or None, uint8 array of the model's input shape).
 
-    Raises OSError for a file that cannot be read, ValueError for one that holds no images the model could take.
+    A file that cannot be used comes as (file, error); nothing is raised for it.
     """
-    from PIL import Image
-
-    if Path(path).suffix.lower() == ".npz":
+    if Path(path).suffix.lower() == ".npz" and not Path(path).is_dir():
         from .data import load_images
 
-        for index, image in enumerate(load_images(path)):
-            if image.shape != preprocessing.input_shape:
-                image = preprocessing.prepare(_picture(image))
-            yield index, image
+        try:
+            for index, image in enumerate(load_images(path)):
+                if image.shape != preprocessing.input_shape:
+                    image = preprocessing.prepare(_picture(image))
+                yield path, index, image
+        except (ValueError, OSError, MemoryError) as e:
+            yield path, e
         return
-    if Path(path).is_dir():
-        raise IsADirectoryError(f"{path} is a folder; give the images in it, such as {Path(path) / '*.png'}")
+    for name, source in find_pictures(path):
+        if isinstance(source, Exception):
+            yield name, source
+            continue
+        try:
+            image = _decoded(name, source, preprocessing)
+        except (ValueError, OSError, MemoryError) as e:
+            yield name, e
+        else:
+            yield name, None, image
+
+
+def _decoded(name: str, source: Opener, preprocessing: Preprocessing) -> np.ndarray:
+    """A picture as the model reads it. Raises OSError, ValueError or MemoryError, whatever is wrong with it."""
+    from PIL import Image
+
     try:
-        with open_file(path) as (file, _), Image.open(file) as image:
+        with source() as file, warnings.catch_warnings(action="ignore"), Image.open(file) as image:
             image.load()
-            yield None, preprocessing.prepare(image)
+            return preprocessing.prepare(image)
     except Image.UnidentifiedImageError:
-        raise ValueError(f"{path}: not an image in a format that is known; PNG and JPEG always are") from None
+        raise ValueError(f"{name}: not an image in a format that is known; PNG and JPEG always are") from None
     except Image.DecompressionBombError as e:
-        raise ValueError(f"{path}: {e}") from None
+        raise ValueError(f"{name}: {e}") from None
+    except (ValueError, OSError, MemoryError):
+        raise
+    except Exception as e:  # Pillow lets out whatever its parsers meet: SyntaxError, struct.error, IndexError, ...
+        raise ValueError(f"{name}: the picture is damaged ({type(e).__name__}: {e})") from None
 
 
 def _picture(image: np.ndarray) -> Image:
@@ -73,18 +120,131 @@ def _picture(image: np.ndarray) -> Image:
     return Image.fromarray(image[..., 0] if image.shape[2] == 1 else image)
 
 
-def _answered(model: Model, waiting: list) -> Iterator[dict | tuple[str, Exception]]:
+# Finding pictures.
+
+
+def find_pictures(path: str) -> Iterator[tuple[str, Opener | Exception]]:
+    """The picture files behind a path, each with what opens it or why it cannot be used.
+
+    A path that exists is what it is; else one with `*`, `?` or `[` is a pattern, where `**` is any depth of folders.
+    """
+    if os.path.lexists(path) or not glob.has_magic(path):
+        yield from _in_path(path)
+        return
+    found = sorted(glob.iglob(path, recursive=True))
+    if not found:
+        yield path, FileNotFoundError(f"{path}: no file has a name like this")
+    for each in found:
+        if not os.path.isdir(each):  # `photos/**` finds the folders too, and what is in them
+            yield from _in_path(each)
+
+
+def _in_path(path: str) -> Iterator[tuple[str, Opener | Exception]]:
+    if os.path.isdir(path):
+        found = _in_folder(path)
+    elif Path(path).suffix.lower() == ".zip":
+        found = _in_zip(path)
+    else:
+        yield path, lambda: _opened(path)
+        return
+    empty = True
+    for item in found:
+        empty = False
+        yield item
+    if empty:
+        yield path, ValueError(f"{path}: no pictures in it, whose names end in {', '.join(SUFFIXES)}")
+
+
+def _in_folder(path: str) -> Iterator[tuple[str, Opener | Exception]]:
+    unread: list[OSError] = []
+    for folder, folders, files in os.walk(path, onerror=unread.append):
+        folders[:] = sorted(name for name in folders if not _is_junk(name))
+        for error in unread:
+            yield error.filename, PermissionError(f"{error.filename}: the folder cannot be read: {error.strerror}")
+        unread.clear()
+        for name in sorted(files):
+            if _is_wanted(name):
+                file = os.path.join(folder, name)
+                yield file, lambda file=file: _opened(file)
+    for error in unread:
+        yield error.filename, PermissionError(f"{error.filename}: the folder cannot be read: {error.strerror}")
+
+
+def _in_zip(path: str) -> Iterator[tuple[str, Opener | Exception]]:
+    try:
+        with open_file(path) as (file, size), zipfile.ZipFile(file) as archive:
+            members = archive.infolist()
+            if sum(m.compress_size for m in members) > size:
+                raise ValueError(f"{path}: its parts overlap, so it would unpack to more than it holds; not read")
+            for member in members:
+                parts = re.split(r"[/\\]", member.filename)
+                if member.is_dir() or any(map(_is_junk, parts)) or not _is_wanted(parts[-1]):
+                    continue
+                name = f"{path}/{member.filename}"
+                yield name, lambda name=name, member=member: _opened_member(name, archive, member)
+    except (zipfile.BadZipFile, NotImplementedError, UnicodeDecodeError, OverflowError, struct.error) as e:
+        yield path, ValueError(f"{path}: not a sound zip file ({e}); pack it again")
+    except (OSError, ValueError) as e:
+        yield path, e
+
+
+def _is_junk(name: str) -> bool:
+    """Whether a file or folder is hidden, or of those that macOS puts into zips. `..` is dealt with elsewhere."""
+    return name == "__MACOSX" or name.startswith(".") and name not in (".", "..")
+
+
+def _is_wanted(name: str) -> bool:
+    return name.lower().endswith(SUFFIXES) and not name.startswith(".")
+
+
+@contextmanager
+def _opened(path: str) -> Iterator[BinaryIO]:
+    with open_file(path) as (file, _):
+        yield file
+
+
+@contextmanager
+def _opened_member(name: str, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Iterator[BinaryIO]:
+    """A file in a zip, read into memory after its claims were checked. Raises ValueError for one that is refused."""
+    given = member.orig_filename
+    if given.startswith(("/", "\\")) or re.match(r"[A-Za-z]:", given) or ".." in re.split(r"[/\\]", given) \
+            or "\0" in given:
+        raise ValueError(f"{name}: its name leads out of the zip; not read")
+    if stat.S_ISLNK(member.external_attr >> 16):
+        raise ValueError(f"{name}: a symbolic link, which is not followed in a zip; pack the picture itself")
+    if member.flag_bits & 1:
+        raise ValueError(f"{name}: encrypted; pack it again without a password")
+    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # others can grow without bound
+        raise ValueError(f"{name}: packed by another method than deflate, which is not read; pack it again")
+    if member.file_size > MAX_MEMBER or member.file_size > DEFLATE_RATIO * (member.compress_size + 1):
+        raise ValueError(f"{name}: claims {member.file_size:,} bytes in {member.compress_size:,} compressed ones; at "
+                         f"most {MAX_MEMBER:,}, and no more than the method can hold, are read")
+    try:
+        content = archive.read(member)
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as e:
+        raise ValueError(f"{name}: damaged in the zip ({e}); pack it again") from None
+    yield io.BytesIO(content)
+
+
+# Asking the model.
+
+
+def _answered(model: Model, waiting: list, reject: bool) -> Iterator[dict | Failure]:
     """The waiting images with their probabilities and the errors between them, in order."""
     images = [item[2] for item in waiting if len(item) == 3]
-    answers = iter(model.predict(np.stack(images)) if images else ())
+    probabilities = model.predict(np.stack(images)) if images else np.empty((0, 1))
+    refused = np.zeros(len(images), bool)
+    if reject and model.calibration and images:
+        refused = model.calibration.rejects(probabilities)
+    answers = iter(zip(probabilities, refused.tolist(), strict=True))
     for item in waiting:
         if len(item) == 2:
             yield item
             continue
-        probabilities = next(answers)
-        ranked = np.argsort(-probabilities, kind="stable")
+        answer, rejected = next(answers)
+        ranked = np.argsort(-answer, kind="stable")
         yield {
             "path": item[0], "index": item[1], "class": model.classes[ranked[0]],
-            "probability": float(probabilities[ranked[0]]),
-            "probabilities": {model.classes[i]: float(probabilities[i]) for i in ranked},
+            "probability": float(answer[ranked[0]]), "rejected": rejected,
+            "probabilities": {model.classes[i]: float(answer[i]) for i in ranked},
         }
