@@ -59,10 +59,10 @@ class TestHelp:
         done = pellucid(cwd=tmp_path)
         assert (done.returncode, done.stderr) == (0, "")
         assert "pellucid train digits" in done.stdout
-        for name in ("train", "evaluate", "predict", "summary"):
+        for name in ("train", "evaluate", "predict", "summary", "data labels"):
             assert f"pellucid {name}" in done.stdout
 
-    @pytest.mark.parametrize("name", ["train", "evaluate", "predict", "summary"])
+    @pytest.mark.parametrize("name", ["train", "evaluate", "predict", "summary", "data labels"])
     def test_each_command_shows_examples(self, name, tmp_path):
         done = pellucid(*name.split(), "--help", cwd=tmp_path)
         assert (done.returncode, done.stderr) == (0, "")
@@ -93,6 +93,7 @@ class TestHelp:
         (("predict", "run", "bar.png", "a.csv", "--csv", "./a.csv"), "would overwrite ./a.csv"),
         (("predict", "run", "bar.png", "--top", "0"), "--top"),
         (("evaluate", "run", "shapes.npz", "--csv", "shapes.npz"), "ends in .csv"),
+        (("data", "labels", "shapes.npz", "--folds", "1"), "--folds"),
         (("summary", "lenet", "--input", "28by28"), "28x28x1"),
         (("train", "digits", "--unknown"), "--unknown"),
     ])

@@ -132,6 +132,11 @@ def test_wrong_commands_do_not_parse(wrong):
     assert refused.value.exit_code == 2
     with pytest.raises(AssertionError, match="no command 'fly'"):
         parse(["fly"])
+    with pytest.raises(AssertionError, match="no command 'fly'"):
+        parse(["data", "fly"])
+    with pytest.raises(Exception) as refused:
+        parse("data labels".split())
+    assert refused.value.exit_code == 2
 
 
 @pytest.mark.parametrize("page", PAGES)

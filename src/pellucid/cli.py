@@ -22,6 +22,7 @@ Pellucid: convolutional networks you can see through.
   pellucid train DATA           train a classifier on labelled images
   pellucid evaluate MODEL DATA  say how good a model is, class by class
   pellucid predict MODEL PATH   say what is in an image
+  pellucid data labels DATA     list images whose label is probably wrong
   pellucid summary NET          list a network's layers, sizes and costs
   pellucid data check DATA      find what is wrong with labelled images
 
@@ -36,6 +37,9 @@ app = typer.Typer(
     add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+data_app = typer.Typer(help="Look at data before training on them.", rich_markup_mode=None, no_args_is_help=True)
+app.add_typer(data_app, name="data")
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output, all else elsewhere.")]
 Threads = Annotated[int | None, typer.Option(min=1, metavar="N", help="Threads to use; by default all processors.")]
@@ -86,7 +90,7 @@ def _flush_or_drop(stream) -> OSError | None:
     return None
 
 
-def command(function, group: typer.Typer | None = None):
+def command(function, group: typer.Typer = app):
     """Decorator: a command whose errors end it with status 1 and one line that says what to do."""
 
     @functools.wraps(function)
@@ -102,7 +106,7 @@ def command(function, group: typer.Typer | None = None):
                 raise
             fail(one_line(e))
 
-    return (group or app).command()(guarded)
+    return group.command()(guarded)
 
 
 def fail(message: str) -> None:
@@ -397,42 +401,6 @@ def summary(
         show(net.summary())
 
 
-data_commands = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False)
-
-
-@data_commands.callback()
-def data_overview() -> None:
-    """Look at data before training on them: pellucid data check DATA"""
-
-
-app.add_typer(data_commands, name="data")
-
-
-@functools.partial(command, group=data_commands)
-def check(data: Annotated[str, typer.Argument(metavar="DATA", help="As for train.")], as_json: Json = False) -> None:
-    """Find what is wrong with labelled images, or may be.
-
-    Unreadable files, copies and near copies (with other labels, in other parts), classes that are tiny or out of
-    balance, parts that do not fit together, empty images. Nothing is changed. The exit status is 0 when the data could
-    be checked, whatever was found.
-
-    \b
-    Examples:
-      pellucid data check digits
-      pellucid data check photos.npz --json
-    """
-    from . import check_text
-    from .data import load
-    from .data.check import check as check_dataset
-
-    with check_text.display(sys.stderr) as progress:
-        report = check_dataset(load(data), progress)
-    if as_json:
-        show_json(report.to_json())
-    else:
-        show(check_text.report(report))
-
-
 def _shape(text: str | None) -> tuple[int, ...] | None:
     if text is None:
         return None
@@ -475,3 +443,6 @@ def set_threads(count: int | None) -> None:
         from .processors import set_threads
 
         set_threads(count)
+
+
+from . import cli_data  # noqa: E402, F401  it adds its commands to `data_app`

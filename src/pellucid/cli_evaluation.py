@@ -1,4 +1,4 @@
-"""What `evaluate` says: figures, curves and tables for people, at most 80 columns wide."""
+"""What `evaluate` and `data labels` say: figures, curves and tables for people, at most 80 columns wide."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from .training.progress import percent
 
 if TYPE_CHECKING:
     from .calibration import Calibration
-    from .evaluation import Evaluation
+    from .evaluation import Evaluation, LabelErrors
 
 WIDTH = 80
-CLASSES, PAIRS, MISTAKES = 20, 5, 5  # rows shown
+CLASSES, PAIRS, MISTAKES, SUSPECTS = 20, 5, 5, 20  # rows shown
 NAME = 16  # characters of a class's name in a sentence
 
 
@@ -117,6 +117,26 @@ def _classes(result: Evaluation) -> list[str]:
         lines.append(f"{name:<{width}}  {c.count:>6,}  {precision:>9}  {c.accuracy:>6.1%}  {c.f1:>6.1%}  "
                      f"{taken}".rstrip())
     return lines
+
+
+def label_errors(result: LabelErrors) -> str:
+    """The labels that are disputed most, a line each."""
+    lines = [f"{printable(result.name)}: {number(result.count, 'image')} in {result.folds} folds",
+             f"{percent(result.accuracy)} of the labels are what models say that never saw the images."]
+    if not result.suspects:
+        return "\n".join([*lines, "No label is disputed."])
+    confident = sum(s.confident for s in result.suspects)
+    lines.append(textwrap.fill(
+        f"{number(len(result.suspects), 'label')} disputed, {confident:,} of them confidently (*); the most disputed "
+        "first. Look at each before you change it:", WIDTH))
+    for s in result.suspects[:SUSPECTS]:
+        where = f"image {s.index}" if s.file is None else printable(s.file)
+        lines.append(f"{'*' if s.confident else ' '} {where}\n"
+                     f"    labelled {clipped(s.label)} ({s.probability:.1%}), looks like "
+                     f"{clipped(s.suggested)} ({s.probability_of_suggested:.1%})")
+    if (more := len(result.suspects) - SUSPECTS) > 0:
+        lines.append(f"and {more:,} more; all of them with --json")
+    return "\n".join(lines)
 
 
 def clipped(name: str, width: int = NAME) -> str:

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .answers import Answers
+from .labels import LabelErrors, label_errors
 from .scores import ClassResult, Evaluation, check_labels, from_answers
 
 if TYPE_CHECKING:
     from ..model import Model
 
-__all__ = ["Answers", "ClassResult", "Evaluation", "evaluate", "evaluate_on", "matched", "score"]
+__all__ = ["Answers", "ClassResult", "Evaluation", "LabelErrors", "evaluate", "evaluate_on", "label_errors", "matched",
+           "score"]
 
 CHUNK = 1024  # images computed at a time: few enough that a large data set of many classes needs little memory
 

@@ -1,0 +1,81 @@
+"""The commands `pellucid data check` and `pellucid data labels`."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from typing import Annotated
+
+import typer
+
+from .cli import Json, Threads, command, data_app, say, set_threads, show, show_json
+
+
+def check(data: Annotated[str, typer.Argument(metavar="DATA", help="As for train.")], as_json: Json = False) -> None:
+    """Find what is wrong with labelled images, or may be.
+
+    Unreadable files, copies and near copies (with other labels, in other parts), classes that are tiny or out of
+    balance, parts that do not fit together, empty images. Nothing is changed. The exit status is 0 when the data could
+    be checked, whatever was found.
+
+    \b
+    Examples:
+      pellucid data check digits
+      pellucid data check photos.npz --json
+    """
+    from . import check_text
+    from .data import load
+    from .data.check import check as check_dataset
+
+    with check_text.display(sys.stderr) as progress:
+        report = check_dataset(load(data), progress)
+    if as_json:
+        show_json(report.to_json())
+    else:
+        show(check_text.report(report))
+
+
+def labels(
+    data: Annotated[str, typer.Argument(metavar="DATA", help="As for train; its own test images are left alone.")],
+    net: Annotated[str | None, typer.Option(metavar="NAME", help="The network, lenet if not given.")] = None,
+    folds: Annotated[int, typer.Option(min=2, metavar="N", help="Parts to judge, each by a model of its own.")] = 3,
+    epochs: Annotated[int | None, typer.Option(min=1, metavar="N", help="Times to go through the images.")] = None,
+    seed: Annotated[int, typer.Option(min=0, metavar="N", help="Decides everything random.")] = 0,
+    threads: Threads = None,
+    as_json: Json = False,
+) -> None:
+    """List the images whose label is probably wrong.
+
+    A model is trained for each fold of the images, on the other folds, and disputes the labels that it finds less
+    probable than another class. Nothing is changed or written: look at the images and decide.
+
+    \b
+    Examples:
+      pellucid data labels photos.npz
+      pellucid data labels digits --folds 5 --json
+    """
+    set_threads(threads)
+    from . import cli_evaluation
+    from .evaluation import label_errors
+    from .training.progress import display
+
+    with contextlib.ExitStack() as shown:
+        fold, progress = 0, None
+
+        def follow(number: int, p) -> None:
+            nonlocal fold, progress
+            if number != fold:
+                shown.close()
+                say(f"fold {number} of {folds}")
+                fold, progress = number, shown.enter_context(display())
+            progress(p)
+
+        result = label_errors(data, net, folds=folds, seed=seed, epochs=epochs, progress=follow)
+    if as_json:
+        show_json(result.to_json())
+    else:
+        show(cli_evaluation.label_errors(result))
+
+
+for _function in (check, labels):
+    command(_function, data_app)
