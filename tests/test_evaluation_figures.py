@@ -171,3 +171,5 @@ def test_everything_is_json():
     assert result["classes"][5]["f1"] is None and result["classes"][0]["recall"] == result["classes"][0]["accuracy"]
     assert sum(b["count"] for b in result["reliability"]) == 50 and len(result["reliability"]) == 15
     assert result["calibration"] is None and result["refused"] is None
+    few = score(*outcome(50), names(6)).summary()
+    assert list(few) == ["count", "correct", "accuracy", "top", "log_loss"] and few.items() <= result.items()

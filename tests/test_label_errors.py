@@ -1,6 +1,8 @@
 """Labels that are probably wrong: the ranking by hand, and labels made wrong on purpose found again."""
 
 import json
+import os
+import signal
 from dataclasses import replace
 
 import numpy as np
@@ -105,6 +107,15 @@ def test_classes_too_small_for_the_folds(counts, folds, text):
 def test_numbers_of_folds(folds):
     with pytest.raises(ValueError, match="folds must be"):
         label_errors("digits", folds=folds)
+
+
+def test_ctrl_c_ends_it(shapes):
+    def stop(fold, progress):
+        if fold == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        label_errors(shapes, "mlp", epochs=2, progress=stop)
 
 
 def test_the_command(shapes, tmp_path, monkeypatch, capsys):

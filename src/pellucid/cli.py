@@ -307,7 +307,7 @@ def evaluate(
       pellucid evaluate model.safetensors more.npz --json
       pellucid evaluate model.safetensors more.npz --csv images.csv
     """
-    check_csv(csv, data)
+    check_csv(csv, model, data)
     set_threads(threads)
     from . import cli_evaluation
     from .evaluation import evaluate_on, scores
@@ -352,7 +352,7 @@ def predict(
       pellucid predict model.safetensors photos/ more.zip --csv answers.csv
       pellucid predict model.safetensors *.jpg --top 5 --json
     """
-    check_csv(csv, *paths)
+    check_csv(csv, model, *paths)
     set_threads(threads)
     from .cli_prediction import report
     from .model import load

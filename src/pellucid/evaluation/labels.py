@@ -71,8 +71,9 @@ def label_errors(
     network, epochs, seed: as for `pellucid.fit`, which trains one model a fold; nothing is written.
     progress: called with the number of the fold, from 1, and its training's `Progress` after every step.
 
-    Images of one group (`Dataset.groups`) stay in one fold. Raises ValueError for fewer than 2 folds, DataError where a
-    class has too few images for them, KeyboardInterrupt after Ctrl-C, and what `fit` raises.
+    Images of one group (`Dataset.groups`) stay in one fold; those of a fold and of its training are read into memory.
+    Raises ValueError for fewer than 2 folds, DataError where a class has too few images for them, KeyboardInterrupt
+    after Ctrl-C, and what `fit` raises.
     """
     from .. import data as datasets
     from ..training.fit import fit

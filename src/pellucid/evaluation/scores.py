@@ -164,14 +164,15 @@ class Evaluation:
     def _index(self, i: int) -> int:
         return int(i if self.indices is None else self.indices[i])
 
+    def summary(self) -> dict:
+        """The figures that cost nothing, as plain numbers: what a training run keeps of its test."""
+        return {"count": self.count, "correct": self.correct, "accuracy": self.accuracy,
+                "top": {str(k): share for k, share in self.top.items()}, "log_loss": self.log_loss}
+
     def to_json(self) -> dict:
-        """Everything as plain numbers, lists and dicts."""
+        """Everything as plain numbers, lists and dicts; the intervals take a moment."""
         return {
-            "count": self.count,
-            "correct": self.correct,
-            "accuracy": self.accuracy,
-            "top": {str(k): share for k, share in self.top.items()},
-            "log_loss": self.log_loss,
+            **self.summary(),
             "brier_score": self.brier_score,
             "calibration_error": self.calibration_error,
             "calibration_error_equal_mass": self.calibration_error_equal_mass,
