@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from photos_data import photos, sound
 
-from pellucid.check_text import report as text
+from pellucid.cli_check import report as text
 from pellucid.data import Dataset, Pictures, load, split
 from pellucid.data.check import SEVERITIES, brief, check
 

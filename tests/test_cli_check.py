@@ -10,7 +10,7 @@ import pytest
 from photos_data import sound
 from test_cli import assert_one_line, command, pellucid
 
-from pellucid import check_text
+from pellucid import cli_check
 
 
 @pytest.fixture(scope="module")
@@ -90,12 +90,12 @@ def test_plain_lines_come_every_so_often(monkeypatch, capsys):
     import sys
 
     now = [0.0]
-    monkeypatch.setattr(check_text.time, "monotonic", lambda: now[0])
-    with check_text.display(sys.stderr) as progress:
+    monkeypatch.setattr(cli_check.time, "monotonic", lambda: now[0])
+    with cli_check.display(sys.stderr) as progress:
         for done in range(0, 5001, 500):
             now[0] = done / 1000
             progress("comparing images", done, 5000)
     assert capsys.readouterr().err == "comparing images: 2,000 of 5,000\ncomparing images: 4,000 of 5,000\n"
-    with check_text.display(None) as progress:  # standard error is closed
+    with cli_check.display(None) as progress:  # standard error is closed
         now[0] = 100
         progress("comparing images", 1, 2)

@@ -23,16 +23,16 @@ def check(data: Annotated[str, typer.Argument(metavar="DATA", help="As for train
       pellucid data check digits
       pellucid data check photos.npz --json
     """
-    from . import check_text
+    from . import cli_check
     from .data import load
     from .data.check import check as check_dataset
 
-    with check_text.display(sys.stderr) as progress:
+    with cli_check.display(sys.stderr) as progress:
         report = check_dataset(load(data), progress)
     if as_json:
         show_json(report.to_json())
     else:
-        show(check_text.report(report))
+        show(cli_check.report(report))
 
 
 def labels(
