@@ -15,7 +15,7 @@ from pellucid.model import Model, load
 from pellucid.network import Network, Sequential
 from pellucid.optim import SGD
 from pellucid.preprocessing import Preprocessing
-from pellucid.training import average, handedness, recipes
+from pellucid.training import average, handedness, plan, recipes
 from pellucid.training.augment import Augmentation, cut_out, shift
 from pellucid.training.fit import fit
 from pellucid.training.step import TrainStep
@@ -69,8 +69,18 @@ class TestHandedness:
 
     def test_nothing_is_said_of_few_images_or_symmetric_ones(self):
         few = np.random.default_rng(0).integers(0, 256, (10, 8, 8, 1), dtype=np.uint8)
-        assert handedness.told_apart(few) == 0.5
-        assert handedness.told_apart(np.full((50, 8, 8, 1), 7, np.uint8)) == 0.5
+        assert handedness.told_apart(few) is None
+        for width in (8, 32, 33, 35, 49, 64):  # as whole blocks of pixels, and not
+            half = np.random.default_rng(width).integers(0, 256, (50, 9, width // 2, 2), dtype=np.uint8)
+            middle = half[:, :, :width % 2]
+            assert handedness.told_apart(np.concatenate([half, middle, half[:, :, ::-1]], axis=2)) == 0.5
+
+    def test_what_is_said_is_what_was_asked(self):
+        rng = np.random.default_rng(0)
+        for count, size, said in ((20, 8, "too few"), (90, 8, "linear classifier"), (90, 7, None)):
+            data = datasets.to_dataset("noise", rng.integers(0, 256, (count, size, size, 1)), np.arange(count) % 2)
+            notes = " ".join(fit("mlp", data, epochs=1, out=False).setup.notes)
+            assert ("mirrored" in notes) == (said is not None) and (said or "") in notes
 
     def test_digits_are_not_mirrored(self):
         run = fit("lenet", "digits", epochs=1, out=False)
@@ -123,8 +133,13 @@ def test_parameters_move_at_their_own_rate():
         np.testing.assert_allclose(moved, factor * full, rtol=0, atol=1e-7)
     with pytest.raises(ValueError, match="third.weight"):
         TrainStep(other, 6, SGD(0.1), factors={"third.weight": 1})
-    with pytest.raises(ValueError, match="factor"):
-        TrainStep(other, 6, SGD(0.1), factors={"first.weight": -1})
+    for wrong in (-1, float("nan"), float("inf"), "a"):
+        with pytest.raises(ValueError, match="factor"):
+            TrainStep(other, 6, SGD(0.1), factors={"first.weight": wrong})
+    for wrong in ("123", [1, "2", 3], [1, -1, 1], [1, np.nan, 1], [1, 1e300, 1], [1, 1]):
+        with pytest.raises(ValueError, match="weights"):
+            TrainStep(other, 6, SGD(0.1), class_weights=wrong)
+    TrainStep(other, 6, SGD(0.1), class_weights=np.array([1.0, 2.0, 0.5]))
 
 
 class TestAverage:
@@ -185,26 +200,50 @@ class TestMoreEpochs:
             fit(data=data, out=tmp_path / "a", resume=True, epochs=epochs)
 
     def test_the_schedule_is_data(self):
-        rate = schedules.Then(schedules.OneCycle(0.4, 10), 10, 0.1)
-        assert [rate(0), rate(9), rate(10), rate(99)] == [schedules.OneCycle(0.4, 10)(0),
-                                                          schedules.OneCycle(0.4, 10)(9), 0.1, 0.1]
-        assert schedules.from_json(rate.to_json()) == rate
-        deeper = schedules.Then(rate, 20, schedules.Cosine(0.1, 5))
-        assert schedules.from_json(json.loads(json.dumps(deeper.to_json()))) == deeper
-        with pytest.raises(ValueError, match="steps"):
-            schedules.Then(0.1, 0, 0.1)
+        cycle = schedules.OneCycle(0.4, 10)
+        rate = schedules.InTurn(((cycle, 10), (0.1, 5), (cycle, 10)))
+        assert [rate(s) for s in (0, 9, 10, 14, 15, 24)] == [cycle(0), cycle(9), 0.1, 0.1, cycle(0), cycle(9)]
+        assert rate.last_begins == 15
+        assert schedules.from_json(json.loads(json.dumps(rate.to_json()))) == rate
+        for wrong in ((), 5, [(0.1, 0)], [(0.1,)], [("x", 1)], [({"kind": "x"}, 1)]):
+            with pytest.raises(ValueError):
+                schedules.InTurn(wrong)
+
+    def test_again_and_again(self, data, tmp_path):
+        """Each time a part more, and none inside another: a file may not be nested deeply."""
+        fit(small(), data, epochs=1, out=tmp_path / "a")
+        for _ in range(3):
+            run = fit(data=data, out=tmp_path / "a", resume=True, epochs="+1")
+        assert run.epochs == 4 and len(run.setup.optimizer.lr.parts) == 4
+        assert load(tmp_path / "a" / "best.safetensors").record["steps"] == run.steps
+
+    def test_an_epoch_that_time_cut_short_is_filled_up(self, data, tmp_path):
+        short = fit(small(), data, time=1e-3, batch_size=4, out=tmp_path / "a")
+        assert short.steps == 1
+        longer = fit(data=data, out=tmp_path / "a", resume=True, epochs="+2")
+        assert [row["step"] for row in longer.history] == [20, 40, 60]
+        assert [row["epoch"] for row in longer.history] == [1, 2, 3]
+        losses = []
+        for name in ("b", "c"):  # the loss of the whole epoch, though a part of it was trained before
+            fit(small(), data, time=1e-3, batch_size=4, out=tmp_path / name)
+            run = fit(data=data, out=tmp_path / name, resume=True, epochs="+2",
+                      progress=lambda p: losses.append(p.loss) if p.step == 20 else None)
+            assert losses[-1] == run.history[0]["train_loss"] == longer.history[0]["train_loss"]
 
 
 class TestPatience:
     def test_training_stops_when_validation_stalls(self, data, tmp_path):
         # At a rate of zero no epoch is better than the first.
+        assert not fit(small(), data, epochs=3, patience=2, optimizer=SGD(0.0), out=False).stopped  # all were trained
         run = fit(small(), data, epochs=9, patience=2, optimizer=SGD(0.0), out=tmp_path / "a")
         assert run.epochs == 3 and run.stopped and not run.interrupted and run.test is not None
         assert run.to_json()["stopped_early"]
         again = fit(data=data, out=tmp_path / "a", resume=True)
         assert again.stopped and again.epochs == 3
         longer = fit(data=data, out=tmp_path / "a", resume=True, epochs="+1")
-        assert longer.epochs == 5  # stalls again, two epochs after
+        assert longer.epochs == 4 and not longer.stopped
+        longer = fit(data=data, out=tmp_path / "a", resume=True, epochs="+5")
+        assert longer.epochs == 6 and longer.stopped  # stalls again, two epochs after
 
     def test_zero_waits_for_ever(self, data):
         assert fit(small(), data, epochs=15, patience=0, optimizer=SGD(0.0), out=False).epochs == 15
@@ -255,23 +294,47 @@ class TestRecipes:
         for shape, (name, options) in names.items():
             assert zoo.build(name, input_shape=shape, classes=5, **options).output_shape == (5,)
 
-    def test_less_time_gives_a_narrower_network(self):
+    def test_less_time_gives_a_narrower_network(self, monkeypatch):
         rng = np.random.default_rng(0)
         data = datasets.to_dataset("noise", rng.integers(0, 256, (300, 32, 32, 3), dtype=np.uint8),
                                    np.arange(300) % 2)
-        widths = [fit(data=data, time=seconds, out=False).setup.network.nodes[0].layer.filters
-                  for seconds in (0.5, 1e6)[:1]]
-        assert widths == [16]
+
+        class Enough(Exception):
+            pass
+
+        def stop(setup, folder):
+            raise Enough(setup)
+
+        widths = []
+        for seconds in (1, 30, 1000):
+            # As if a multiply-add took a picosecond: the widest network needs 0.4 s a step.
+            monkeypatch.setattr("pellucid.training.fit.measure", lambda setup, parts: plan.Pace(
+                sum(setup.network.macs.values()) * 2.6e-9, 0.0, 0.0))
+            with pytest.raises(Enough) as chosen:
+                fit(data=data, time=seconds, out=False, on_start=stop)
+            widths.append(chosen.value.args[0].network.nodes[0].layer.filters)
+        assert widths == sorted(widths) and widths[0] == 16 and widths[2] == 32
+        assert "width 64" in " ".join(chosen.value.args[0].notes)
 
     def test_effort_is_in_epochs(self, data):
-        runs = [fit(small(), data, recipe=name, batch_size=64, out=False, patience=0, averaging=False).setup.plan.epochs
-                for name in ("fast",)]
-        assert runs == [600]
+        assert [plan.plan(60_000, effort=effort).epochs for effort in (0.5, 1.0, 3.0)] == [2, 5, 15]
+        assert fit(small(), data, recipe="fast", batch_size=64, out=False, patience=0).setup.plan.epochs == 600
         with pytest.raises(ValueError, match="best"):
             fit(small(), data, recipe="worst", out=False)
+
+    @pytest.mark.parametrize("name", ["mirror", "balance", "averaging"])
+    @pytest.mark.parametrize("value", ["off", 0, 1])
+    def test_yes_and_no_are_nothing_else(self, data, name, value):
+        with pytest.raises(ValueError, match=name):
+            fit(small(), data, out=False, **{name: value})
 
 
 def test_images_of_less_than_8_pixels_are_too_small_for_a_convnet():
     with pytest.raises(ValueError, match="8 pixels"):
         zoo.build("convnet", input_shape=(7, 20, 3))
+    with pytest.raises(ValueError, match="8 pixels"):
+        zoo.build("convnet", input_shape=())
+    for width in (0, "64", True):
+        with pytest.raises(ValueError, match="width"):
+            zoo.build("convnet", width=width)
     assert zoo.build("convnet", input_shape=(8, 8, 1)).output_shape == (10,)

@@ -4,16 +4,16 @@ from unittest import mock
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from test_fusion import results
-from three_ways import integers, parameters
+from three_ways import by_torch, integers, normals, parameters, within
 
 from pellucid.engine import algorithms
 from pellucid.engine.parameters import ParameterBuffer
 from pellucid.engine.plan import Plan
-from pellucid.layers import Conv, Dense, Flatten, MaxPool, ReLU, routed
-from pellucid.network import Network, Residual, Sequential
+from pellucid.layers import AvgPool, Conv, Dense, Dropout, Flatten, GlobalAvgPool, MaxPool, ReLU, routed
+from pellucid.network import Concat, Network, Residual, Sequential
 
 ROUTED = ["conv_pool_grad_weight", "conv_pool_grad_input"]
 
@@ -41,9 +41,9 @@ def names_where_alike(shape, *layers, n=3, seed=0):
        st.sampled_from([0, 1, 2, ((0, 1), (2, 0))]), st.booleans(), st.booleans(), st.integers(0, 2**32 - 1))
 def test_any_map_gives_the_same_gradients(n, height, width, channels, filters, padding, first, last, seed):
     conv = Conv(filters, 3, padding=padding, bias=False)
+    assume(min(height, width) + 2 * (padding if isinstance(padding, int) else 0) >= 4)
     small = conv.output_shape((height, width, channels))[:2]
-    if min(small) < 2 or (small[0] // 2) * (small[1] // 2) > routed.LARGEST:
-        return
+    assume((small[0] // 2) * (small[1] // 2) <= routed.LARGEST)
     names = names_where_alike((height, width, 3), Conv(channels, 1, bias=False), *[ReLU()] * first, conv,
                               *[ReLU()] * last, MaxPool(2), n=n, seed=seed)
     assert set(ROUTED) <= set(names) and "max_pool_grad" not in names
@@ -54,6 +54,39 @@ def test_a_map_that_two_layers_read_keeps_its_own_relu():
     names = names_where_alike((8, 8, 3), Conv(32, 1, bias=False), ReLU(), Residual(Sequential(
         Conv(16, 3, padding=1, bias=False), MaxPool(2), Conv(32, 1, bias=False)), Conv(32, 2, stride=2, bias=False)))
     assert set(ROUTED) <= set(names) and "relu_grad" in names
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+def test_a_halo_that_another_reader_asks_for_later(swapped):
+    branches = [Sequential(Conv(64, 3, bias=False), GlobalAvgPool()),
+                Sequential(Conv(32, 3, padding=1, bias=False), MaxPool(2), GlobalAvgPool())]
+    network = Network.build((7, 7, 16), Sequential(Conv(32, 1, bias=False), Concat(*branches[::-1 if swapped else 1])))
+    rng = np.random.default_rng(0)
+    values, x = parameters(network, rng, normals), normals(rng, 3, 7, 7, 16)
+    dy = normals(rng, 3, *network.output_shape)
+    with mock.patch.object(algorithms, "choose", lambda isa, direction, *shape: (
+            "winograd" if direction == "weight" or shape[-1] == 32 else "direct")):
+        names, _, gradients = results(network, x, dy, values)
+        assert ROUTED[0] in names and "winograd_grad_weight" in names
+        with mock.patch.object(routed, "fits", lambda sums: False):
+            _, _, expected = results(network, x, dy, values)
+    for name in gradients:
+        within(1e-4)(name, gradients[name], expected[name])
+
+
+@pytest.mark.parametrize("rate, training", [(0.0, True), (0.5, False)])
+def test_a_relu_behind_a_layer_that_hands_on_its_input(rate, training):
+    """Two pools read what a dropout hands on; the ReLU's derivative is nobody's to take along."""
+    network = Network.build((8, 8, 16), Sequential(
+        Conv(16, 1, bias=False), ReLU(), Dropout(rate), Concat(MaxPool(2), AvgPool(2)), Conv(4, 1, bias=False)))
+    rng = np.random.default_rng(0)
+    values, x = parameters(network, rng, integers), integers(rng, 2, 8, 8, 16)
+    dy = integers(rng, 2, *network.output_shape)
+    _, y, gradients = results(network, x, dy, values, training=training)
+    expected = by_torch(network, values, x, dy)
+    np.testing.assert_array_equal(y, expected.values[network.output])
+    for name in gradients:
+        np.testing.assert_array_equal(gradients[name], expected.gradients[name], name)
 
 
 def test_a_dense_layer_computes_the_relu_before_it_along():

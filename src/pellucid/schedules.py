@@ -129,30 +129,42 @@ class OneCycle(Schedule):
 
 
 @dataclass(frozen=True)
-class Then(Schedule):
-    """`first` for so many `steps`, and `second`, from its beginning, after that.
+class InTurn(Schedule):
+    """One rate or schedule after another: `parts` are pairs of it and its number of steps, each from its own beginning.
+    The last goes on.
 
-    Raises ValueError for steps below 1 or what is not a rate.
+    Raises ValueError for no parts, steps below 1 or what is not a rate.
     """
 
-    first: float | Schedule
-    steps: int
-    second: float | Schedule
+    parts: tuple[tuple[float | Schedule, int], ...]
 
     def __post_init__(self):
-        _steps("steps", self.steps, least=1)
-        for name in ("first", "second"):
-            value = getattr(self, name)
-            if not isinstance(value, Schedule):
-                object.__setattr__(self, name, from_json(value))
+        if not isinstance(self.parts, list | tuple) or not self.parts:
+            raise ValueError(f"parts must be pairs of a rate and its steps, got {self.parts!r}")
+        parts = []
+        for part in self.parts:
+            if not isinstance(part, list | tuple) or len(part) != 2:
+                raise ValueError(f"parts must be pairs of a rate and its steps, got {part!r}")
+            rate, steps = part
+            _steps("steps", steps, least=1)
+            parts.append((rate if isinstance(rate, Schedule) else from_json(rate), steps))
+        object.__setattr__(self, "parts", tuple(parts))
+
+    @property
+    def last_begins(self) -> int:
+        """The step at which the last part begins."""
+        return sum(steps for _, steps in self.parts[:-1])
 
     def __call__(self, step: int) -> float:
-        part, at = (self.first, step) if step < self.steps else (self.second, step - self.steps)
-        return part(at) if callable(part) else part
+        number = 0
+        while number < len(self.parts) - 1 and step >= self.parts[number][1]:
+            step -= self.parts[number][1]
+            number += 1
+        rate = self.parts[number][0]
+        return rate(step) if callable(rate) else rate
 
     def to_json(self) -> dict:
-        return {"kind": type(self).__name__, "first": to_json(self.first), "steps": self.steps,
-                "second": to_json(self.second)}
+        return {"kind": type(self).__name__, "parts": [[to_json(rate), steps] for rate, steps in self.parts]}
 
 
 def to_json(lr) -> float | dict:

@@ -83,7 +83,9 @@ class Plan:
             trainable = any(p.trainable for p in node.layer.parameters(*(t.logical for t in inputs)).values())
             if after.residual:
                 inputs = [*inputs, after.residual]
-            if y not in inputs:
+            if y in inputs:  # handed on: what reads it now is what counts
+                y.rectified = y.rectified and len(b.readers) == 1
+            else:
                 y.needs_gradient = b.gradients and (trainable or any(t.needs_gradient for t in inputs))
             values[last.name] = y
             self._fused.update(n.name for n in chain[1:])

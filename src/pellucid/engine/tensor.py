@@ -149,12 +149,12 @@ class Tensor:
         return Argument(self.storage, view)
 
     def planes(self, y: int, x: int) -> Argument:
-        """Each block of an image as one run of numbers, from position (`y`, `x`) on: (element, b, n)."""
+        """Each block of an image as one run of numbers, from position (`y`, `x`) on: (element, one row, b, n)."""
 
         def view():
             _, sx, sy, sb, sn = self.strides()
             skipped = (y + self.halo[0][0]) * sy + (x + self.halo[1][0]) * sx
-            dims = ((0, prod(self.padded) * sx - skipped, 1), (0, self.blocks, sb), (0, self.batch, sn))
+            dims = ((0, prod(self.padded) * sx - skipped, 1), (0, 1, sy), (0, self.blocks, sb), (0, self.batch, sn))
             return View(self.address(y, x), self.dtype, dims)
 
         return Argument(self.storage, view)

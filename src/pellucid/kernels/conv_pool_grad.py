@@ -1,7 +1,8 @@
 """The backward passes of a convolution of stride 1 and the 2x2 pooling after it, from the pooled map.
 
 Of the gradient to the map between them three values in four are zero: the maximum of each 2x2 passes all of its
-gradient on. So each product here is of a value that is not zero: a quarter of the multiply-adds, and no map stored.
+gradient on. The sums here run over the one place in four that is not: a quarter of the multiply-adds, and no map
+stored. Which place that is a byte says, of which two bits are read: whatever it holds, nothing outside is touched.
 """
 
 import halide as hl
@@ -19,12 +20,13 @@ def conv_pool_grad_weight(machine: Machine) -> Program:
     """dw(c, k, i, j, kb, cb) = sum of dy(k, x, y, kb, n) x(c, x' + i, y' + j, cb, n), where (x', y') is the place of
     the 2x2 that held the maximum: (2 x, 2 y) + index.
 
-    The input comes as x(c + 16 x + row y, cb, n). Every `images` images are added up by themselves; that number is the
-    caller's and does not come from the threads, so the order of the sum is fixed.
+    The input comes as x(c + 16 x + row y, 0, cb, n), where row is the stride of its second dimension. Every `images`
+    images are added up by themselves; that number is the caller's and does not come from the threads, so the order of
+    the sum is fixed.
     """
     wide = machine.lanes_of(TAPS**2)
-    x, dy, index = hl.ImageParam(hl.Float(32), 3, "x"), blocked("dy"), blocked("index", hl.UInt(8))
-    row, images = scalars = [hl.Param(hl.Int(32), name) for name in ("row", "images")]
+    x, dy, index = hl.ImageParam(hl.Float(32), 4, "x"), blocked("dy"), blocked("index", hl.UInt(8))
+    row, images = x.dim(1).stride(), hl.Param(hl.Int(32), "images")
     c, k, v, vo, i, j, cb, kb, n, p, part = variables("c k v vo i j cb kb n p part")
     width, height, batch = (dy.dim(d).extent() for d in (1, 2, 4))
 
@@ -34,12 +36,12 @@ def conv_pool_grad_weight(machine: Machine) -> Program:
     rn.where(part * images + rn.x < batch)
     passed, one, total, out = (hl.Func(f) for f in ("passed", "one", "total", "dw"))
     px, py, image = p % width, hl.min(p / width, height - 1), hl.min(n, hl.max(batch - 1, 0))
-    held = hl.i32(index[k, px, py, kb, image])
+    held = hl.i32(index[k, px, py, kb, image] & hl.u8(3))
     passed[k, p, kb, n] = (BLOCK * (2 * px + held % 2) + row * (2 * py + held / 2), dy[k, px, py, kb, image])
     place, value = (passed[k, r, kb, n][item] for item in range(2))
     place = hl.unsafe_promise_clamped(place, 0, BLOCK * (2 * width - 1) + row * (2 * height - 1))
     one[v, i, j, vo, k, kb, cb, n] = 0.0
-    one[v, i, j, vo, k, kb, cb, n] += value * x[place + BLOCK * i + row * j + wide * vo + v, cb, image]
+    one[v, i, j, vo, k, kb, cb, n] += value * x[place + BLOCK * i + row * j + wide * vo + v, 0, cb, image]
     total[v, i, j, vo, k, kb, cb, part] = 0.0
     total[v, i, j, vo, k, kb, cb, part] += one[v, i, j, vo, k, kb, cb, part * images + rn.x]
     out[c, k, i, j, kb, cb] = 0.0
@@ -59,10 +61,10 @@ def conv_pool_grad_weight(machine: Machine) -> Program:
     one.update().reorder(v, i, j, r).vectorize(v).unroll(i).unroll(j)
 
     pin(out.output_buffer()).dim(1).set_bounds(0, BLOCK).set_stride(BLOCK)
-    for q, dims in ((dy, (1, 2, 3, 4)), (index, (1, 2, 3, 4)), (x, (0, 1, 2)), (out.output_buffer(), (4, 5))):
+    for q, dims in ((dy, (1, 2, 3, 4)), (index, (1, 2, 3, 4)), (x, (0, 1, 2, 3)), (out.output_buffer(), (4, 5))):
         for d in dims:
             q.dim(d).set_min(0)
-    return Program([out], [x, dy, index, *scalars])
+    return Program([out], [x, dy, index, images])
 
 
 @kernel("conv_pool_grad_input")
@@ -90,9 +92,9 @@ def conv_pool_grad_input(machine: Machine) -> Program:
         there, w[i + TAPS * j, hl.min(channel, w.dim(1).max()), hl.min(k, w.dim(2).max())], 0.0)
     here = k % BLOCK, X, Y, hl.min(k / BLOCK, last), n
     values[k, X, Y, n] = hl.select(k / BLOCK <= last, dy[here], 0.0)
-    places[k, X, Y, n] = hl.select(values[k, X, Y, n] == 0.0, hl.u8(NOWHERE), index[here])
+    places[k, X, Y, n] = hl.select(values[k, X, Y, n] == 0.0, hl.u8(NOWHERE), index[here] & hl.u8(3))
     rk, rm = hl.RDom([(0, MOST)], "rk"), hl.RDom([(0, MOST)], "rm")
-    place = hl.unsafe_promise_clamped(hl.i32(places[rk, X, Y, n]), 0, NOWHERE)  # a kernel of ours wrote them
+    place = hl.unsafe_promise_clamped(hl.i32(places[rk, X, Y, n]), 0, NOWHERE)
     lists[m, a, X, Y, n] = hl.undef(hl.UInt(8))
     lists[0, a, X, Y, n] = hl.u8(0)
     count = hl.Expr(lists[0, place, X, Y, n])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Real
 
 import numpy as np
 
@@ -14,9 +15,9 @@ class CrossEntropy:
     """Mean over the batch of -weight sum over classes of target log(softmax(logits)).
 
     The target is 1 - smoothing on the label, plus smoothing / classes on every class (Szegedy et al., "Rethinking the
-    Inception architecture for computer vision", 2016, section 7). As torch.nn.CrossEntropyLoss. `weights` has
-    one number a class, by which the losses of its images are multiplied; None for 1. Raises ValueError unless smoothing
-    is from 0 to 1 and weights are finite and not negative.
+    Inception architecture for computer vision", 2016, section 7). Without weights as torch.nn.CrossEntropyLoss.
+    `weights` has one number a class, by which the losses of its images are multiplied; None for 1. Raises ValueError
+    unless smoothing is from 0 to 1 and weights are numbers from 0 to 1e30.
     """
 
     smoothing: float = 0.0
@@ -27,8 +28,9 @@ class CrossEntropy:
         if not isinstance(s, (int, float)) or isinstance(s, bool) or not 0 <= s <= 1:
             raise ValueError(f"label smoothing must be a number from 0 to 1, got {s!r}")
         if self.weights is not None:
-            weights = np.asarray(self.weights, np.float64)
-            if weights.ndim != 1 or not (np.isfinite(weights) & (weights >= 0)).all():
+            numbers = all(isinstance(w, Real) and not isinstance(w, bool) for w in self.weights)
+            # Above that the largest float32 would overflow with the losses of a batch.
+            if not numbers or not all(0 <= w <= 1e30 for w in self.weights):
                 raise ValueError(f"weights must be a number of at least 0 for each class, got {self.weights!r}")
 
     def define(self, logits: np.ndarray, labels: np.ndarray) -> tuple[float, np.ndarray]:

@@ -24,7 +24,7 @@ def grad_weight(b, s, dy) -> None:
     s.require_halo()
     inside, out = blocks(s.channels), blocks(s.filters)
     dw = b.scratch((inside, out, *s.size, BLOCK, BLOCK))
-    b.call("conv_pool_grad_weight", x=s.x.planes(*s.start), row=BLOCK * s.x.padded[1], dy=dy, index=s.index,
+    b.call("conv_pool_grad_weight", x=s.x.planes(*s.start), dy=dy, index=s.index,
            images=-(-b.batch // PARTS), dw=dw)
     b.call("unpack_filters", packed=dw, first=b.constant([0] * inside), inputs=s.filters, outputs=s.channels, groups=1,
            dw=filter_view(b, s.size, s.filters, s.channels, transposed=True, gradient=True))

@@ -14,12 +14,12 @@ from .. import data as datasets
 from ..data.check import brief
 from ..network import Network
 from ..optim import Optimiser
-from ..schedules import OneCycle, Then
+from ..schedules import InTurn, OneCycle
 from . import finetune, recipes
 from . import plan as planning
 from .progress import Progress
 from .run import RunFolder
-from .setup import Setup, check_same, peak, prepare
+from .setup import Setup, check_same, facts, peak, prepare
 from .trainer import Run, Trainer, measure
 
 __all__ = ["Run", "fit"]
@@ -31,19 +31,19 @@ def fit(
     *,
     epochs: int | str | None = None,
     time: float | str | None = None,
-    seed: int = 0,
+    seed: int | None = None,
     out: str | os.PathLike | bool | None = None,
     recipe: str | None = None,
     init: str | os.PathLike | None = None,
     batch_size: int | None = None,
     optimizer: Optimiser | None = None,
     lr: float | None = None,
-    label_smoothing: float = 0.1,
+    label_smoothing: float | None = None,
     shift: int | None = None,
     mirror: bool | None = None,
     cutout: int | None = None,
     balance: bool | None = None,
-    averaging: bool = True,
+    averaging: bool | None = None,
     patience: int | None = None,
     resume: bool = False,
     progress: Callable[[Progress], None] | None = None,
@@ -57,7 +57,8 @@ def fit(
     epochs, time: how long. `time` is in seconds or like "2m": some steps are timed on a throwaway model, then the
         network's width and the number of epochs are planned so that the schedule ends in time. With neither, about as
         long as small data need.
-    seed: decides the split, the initial weights, the order of images and all other chance; at least 0.
+    seed: decides the split, the initial weights, the order of images and all other chance; at least 0, which is the
+        default.
     out: the run folder, new or empty; None for runs/<data>-<network>-<n>, False for none at all.
     recipe: "fast", "standard" (None) or "best": how much to spend where network, epochs or time leave it open.
     init: a model file to start from: its network with a new last layer, its weights, its preprocessing; the layers that
@@ -65,12 +66,13 @@ def fit(
     batch_size: by default from the number of images.
     optimizer, lr: an optimiser of `pellucid.optim`, taken as it is; or only the peak of the default's one-cycle
         schedule (SGD with Nesterov momentum 0.9).
-    label_smoothing: share of each label that is spread over all classes.
+    label_smoothing: share of each label that is spread over all classes, by default a tenth.
     shift: pixels by which training images are moved at random; by default about a fourteenth of the side, 0 for none.
     mirror: whether training images are mirrored every other epoch; None asks the images (see `handedness`).
     cutout: side of a square that is painted over in each training image, in pixels.
     balance: whether the losses of rare classes weigh more; None for where the numbers of images are uneven.
-    averaging: whether weights are averaged over the last steps for validation and for the model that is kept.
+    averaging: whether weights are averaged over the last steps for validation and for the model that is kept; by
+        default they are.
     patience: epochs without a better validation after which training stops; None for half of them (at least 10), 0
         for never.
     resume: continue the run in `out` from its last step, under the settings it was started with: the weights end as
@@ -87,13 +89,14 @@ def fit(
     started = clock.perf_counter()
     if resume:
         _refuse_settings(network=network, time=time, batch_size=batch_size, optimizer=optimizer, lr=lr, shift=shift,
-                         mirror=mirror, cutout=cutout, balance=balance, patience=patience, recipe=recipe, init=init)
+                         mirror=mirror, cutout=cutout, balance=balance, patience=patience, recipe=recipe, init=init,
+                         seed=seed, label_smoothing=label_smoothing, averaging=averaging)
         more = None if epochs is None else planning.more_epochs(epochs)
         if out is None or isinstance(out, bool):
             raise ValueError("resume needs the folder of the run in out")
         return _resume(RunFolder.existing(out), data, more, progress, on_start)
 
-    seed = planning.whole("seed", seed, 0)
+    seed = planning.whole("seed", 0 if seed is None else seed, 0)
     if epochs is not None and time is not None:
         raise ValueError("give epochs or time, not both")
     if optimizer is not None and lr is not None:
@@ -103,6 +106,9 @@ def fit(
     lr = None if lr is None else peak(lr)
     budget = None if time is None else planning.duration(time)
     spending = recipes.recipe_of(recipe)
+    for name, value in (("mirror", mirror), ("balance", balance), ("averaging", averaging)):
+        if value not in (None, True, False) or isinstance(value, int) and not isinstance(value, bool):
+            raise ValueError(f"{name} must be True, False or None, got {value!r}")
     dataset, source = _dataset("digits" if data is None else data)
     begin = None if init is None else finetune.beginning(init, len(dataset.classes))
     parts = datasets.split(dataset, seed)
@@ -113,17 +119,18 @@ def fit(
     changes, why = recipes.augmentation(parts.train.images, dataset.input_shape, seed, shift=shift, mirror=mirror,
                                         cutout=cutout)
     weights, uneven = recipes.class_weights(parts.train.labels, len(dataset.classes), balance)
-    asked = {"seed": seed, "source": source, "label_smoothing": label_smoothing, "averaging": averaging,
-             "patience": patience, "begin": begin, "optimizer": optimizer, "lr": lr,
-             "changes": changes, "class_weights": weights, "notes": [*brief(dataset, parts), *why, *uneven]}
-    for number, candidate in enumerate(candidates, 1):
-        setup = prepare(candidate, dataset, plan, parts, **asked)
-        if budget is None:
-            break
-        timed = planning.plan_for_time(plan, budget - (clock.perf_counter() - started), measure(setup, parts))
-        if timed.epochs >= spending.least or number == len(candidates):
-            setup = prepare(candidate, dataset, timed, parts, **asked)
-            break
+    asked = {"seed": seed, "source": source, "label_smoothing": 0.1 if label_smoothing is None else label_smoothing,
+             "averaging": averaging is not False, "recipe": recipe, "patience": patience, "begin": begin,
+             "optimizer": optimizer, "lr": lr, "changes": changes, "class_weights": weights,
+             "notes": [*brief(dataset, parts), *why, *uneven]}
+    known = facts(dataset, parts, begin)
+    setup = prepare(candidates[0], dataset, plan, known, **asked)
+    if budget is not None:
+        ends = started + budget
+        chosen, pace = _in_time(candidates, lambda c: prepare(c, dataset, plan, known, **asked), parts, ends,
+                                spending.least)
+        plan = planning.plan_for_time(plan, ends - clock.perf_counter(), pace)
+        setup = prepare(chosen, dataset, plan, known, **asked)
     trainer = Trainer(setup, parts, progress)
     if begin:
         trainer.begin_from(begin.weights)
@@ -133,6 +140,25 @@ def fit(
         folder.write_config(config)
         trainer.folder = folder
     return trainer.run(config, on_start)
+
+
+def _in_time(
+    candidates: list, setup_of: Callable, parts: datasets.Split, ends: float, least: int
+) -> tuple[object, planning.Pace]:
+    """The first of the networks for which there is time for `least` epochs until `ends`, or the last; and its pace.
+
+    Only two are timed, because timing takes from the time: the first, from which the others' paces are told by their
+    multiply-adds, and the one that is taken.
+    """
+    first = setup_of(candidates[0])
+    pace = measure(first, parts)
+    for candidate in candidates:
+        setup = setup_of(candidate)
+        share = sum(setup.network.macs.values()) / sum(first.network.macs.values())
+        guess = planning.plan_for_time(setup.plan, ends - clock.perf_counter(), pace.scaled(share))
+        if guess.epochs >= least:
+            break
+    return candidate, pace if candidate is candidates[0] else measure(setup, parts)
 
 
 def _resume(folder: RunFolder, data, more: int | None, progress, on_start) -> Run:
@@ -148,26 +174,28 @@ def _resume(folder: RunFolder, data, more: int | None, progress, on_start) -> Ru
     parts = datasets.split(dataset, setup.seed)
     check_same(setup, dataset, parts)
     if more:
-        setup = _longer(setup, more)
-        config = {**{k: v for k, v in config.items() if k != "result"}, **setup.to_json()}
+        result = config.pop("result", {})
+        setup = _longer(setup, more, result["steps"] if result.get("stopped_early") else setup.plan.steps)
+        config.update(setup.to_json())
     trainer = Trainer(setup, parts, progress)
     trainer.folder = folder
     trainer.restore()
     if more:
-        trainer.state.stopped, trainer.state.waiting_since = False, len(trainer.state.rows)
         folder.write_config(config)
     return trainer.run(config, on_start)
 
 
-def _longer(setup: Setup, epochs: int) -> Setup:
-    """The same run with more epochs, in which the rate rises again to a third of its peak and falls to zero."""
+def _longer(setup: Setup, epochs: int, done: int) -> Setup:
+    """The same run with more epochs after its first `done` steps, in which the rate rises again to a third of its peak
+    and falls to zero."""
     plan, optimizer = setup.plan, setup.optimizer
     # An epoch that time cut short is filled up, so that epochs stay as long as they are.
-    steps = (plan.epochs + epochs) * plan.epoch_steps
-    highest = max(optimizer.rate(step) for step in range(0, plan.steps, max(plan.steps // 1000, 1)))
-    again = OneCycle(highest / 3, steps - plan.steps)
-    return replace(setup, plan=replace(plan, steps=steps),
-                   optimizer=replace(optimizer, lr=Then(optimizer.lr, plan.steps, again)))
+    steps = (-(-done // plan.epoch_steps) + epochs) * plan.epoch_steps
+    highest = max(optimizer.rate(step) for step in range(0, done, max(done // 1000, 1)))
+    before = optimizer.lr.parts if isinstance(optimizer.lr, InTurn) else ((optimizer.lr, plan.steps),)
+    before = (*before[:-1], (before[-1][0], done - sum(steps for _, steps in before[:-1])))
+    parts = (*before, (OneCycle(highest / 3, steps - done), steps - done))
+    return replace(setup, plan=replace(plan, steps=steps), optimizer=replace(optimizer, lr=InTurn(parts)))
 
 
 def _dataset(data) -> tuple[datasets.Dataset, str | None]:

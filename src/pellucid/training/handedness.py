@@ -15,20 +15,20 @@ FOLDS = 3
 TELLING = 0.65  # share of images told from their mirror images from which on mirroring is not done
 
 
-def told_apart(images: np.ndarray, seed: int = 0) -> float:
+def told_apart(images: np.ndarray, seed: int = 0) -> float | None:
     """The share of images that a linear classifier, fitted to others, tells from their mirror images.
 
-    images: (N, H, W, C) or `data.Rows`, any number type. 0.5 is chance; images that are their own mirror images give
-    0.5, and so do fewer than 30 images, of which nothing can be said.
+    images: (N, H, W, C) or `data.Rows`, any number type. 0.5 is chance, and what images give that are their own mirror
+    images. None for fewer than 30 images, of which nothing can be said.
     """
     rng = np.random.default_rng((seed, len(images)))
-    chosen = rng.choice(len(images), min(len(images), ASKED), replace=False)
+    chosen = np.sort(rng.choice(len(images), min(len(images), ASKED), replace=False))
     if len(chosen) < LEAST:
-        return 0.5
-    # What the mirror image does not have in common with the image: it changes its sign when the image is mirrored. So a
+        return None
+    # What its mirror image does not have in common with an image changes its sign when the image is mirrored. So a
     # linear function that is 1 on images is -1 on mirror images, and its sign tells which is which.
-    small = _reduced(images[np.sort(chosen)])[np.argsort(rng.random(len(chosen)))]
-    odd = (small - small[:, :, ::-1])[:, :, : small.shape[2] // 2].reshape(len(chosen), -1).astype(np.float64)
+    odd = np.concatenate([_odd(images[chosen[i:i + 64]]) for i in range(0, len(chosen), 64)])
+    odd = odd[rng.permutation(len(odd))]
     if not odd.any():
         return 0.5
     odd /= odd.std()
@@ -42,10 +42,11 @@ def told_apart(images: np.ndarray, seed: int = 0) -> float:
     return float(told / len(odd))
 
 
-def _reduced(images: np.ndarray) -> np.ndarray:
-    """Grey images of at most SIDE to 2 SIDE pixels a side, by averaging whole blocks of pixels."""
-    grey = images.astype(np.float32).mean(axis=3)
+def _odd(images: np.ndarray) -> np.ndarray:
+    """The left halves of grey images less their mirror images, in means over whole blocks of pixels: (N, values)."""
+    grey = images.mean(axis=3, dtype=np.float32)
+    grey = (grey - grey[:, :, ::-1])[:, :, : grey.shape[2] // 2]
     _, height, width = grey.shape
-    by, bx = max(height // SIDE, 1), max(width // SIDE, 1)
-    grey = grey[:, : height // by * by, (width % bx) // 2 :][:, :, : width // bx * bx]
-    return grey.reshape(len(grey), height // by, by, width // bx, bx).mean(axis=(2, 4))
+    by, bx = max(height // SIDE, 1), max(2 * width // SIDE, 1)
+    grey = grey[:, : height // by * by, : width // bx * bx]
+    return grey.reshape(len(grey), height // by, by, width // bx, bx).mean(axis=(2, 4)).reshape(len(grey), -1)

@@ -1,6 +1,7 @@
 """What is chosen where nothing is asked for: the network, how long to train it, how images are changed.
 
-A recipe says how much to spend; the images say the rest. Every choice is noted in words, for people and config.json.
+A recipe says how much to spend; the images say the rest. What images were asked is noted in words, for people and
+config.json.
 """
 
 from __future__ import annotations
@@ -61,13 +62,14 @@ def augmentation(
 ) -> tuple[augment.Augmentation, list[str]]:
     """What is asked for, and for the rest what suits the images; and in words what was found out."""
     notes = []
-    if mirror is not None and not isinstance(mirror, bool):
-        raise ValueError(f"mirror must be True, False or None, got {mirror!r}")
-    if mirror is None:
+    if mirror is None and min(shape[:2]) < 8:
+        mirror = False
+    elif mirror is None:
         told = handedness.told_apart(images, seed)
-        mirror = told < handedness.TELLING and len(shape) == 3 and min(shape[:2]) >= 8
-        notes.append(f"images are {'also' if mirror else 'not'} mirrored left to right: a linear classifier tells "
-                     f"{told:.0%} of them from their mirror images")
+        mirror = told is None or told < handedness.TELLING
+        notes.append(f"images are {'also' if mirror else 'not'} mirrored left to right: " + (
+            "they are too few to tell" if told is None else
+            f"a linear classifier tells {told:.0%} of them from their mirror images"))
     return augment.Augmentation(augment.default_shift(shape) if shift is None else shift, mirror, cutout or 0), notes
 
 

@@ -37,16 +37,15 @@ class State:
 
     `step` updates are done; `losses` are the training losses of the current epoch's steps so far, summed in order.
     `best` is the row of the best epoch, None before the first validation; `seconds` is the time trained for so far;
-    `stopped` says that validation had stalled, so that training ended before the plan did; `waiting_since` is the epoch
-    from which on a better validation is waited for, where that is not the best one's.
+    `stopped` is not 0 where validation had stalled, so that training ended early: then it is the number of steps that
+    were planned. A run that is made longer goes on.
     """
 
     step: int = 0
     losses: float = 0.0
     best: dict | None = None
     seconds: float = 0.0
-    stopped: bool = False
-    waiting_since: int = 0
+    stopped: int = 0
     rows: list[dict] = field(default_factory=list)
 
 
@@ -157,8 +156,7 @@ class RunFolder:
         try:
             state = State(
                 step=int(record["step"]), losses=float(record["losses"]), best=record["best"],
-                seconds=float(record["seconds"]), stopped=bool(record["stopped"]),
-                waiting_since=int(record["waiting_since"]),
+                seconds=float(record["seconds"]), stopped=int(record["stopped"]),
             )
         except (KeyError, TypeError, ValueError):
             raise ValueError(f"{self.last} does not say where training stands; start a new run") from None

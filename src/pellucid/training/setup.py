@@ -15,6 +15,7 @@ from ..layers.loss import CrossEntropy
 from ..network import Network, brief
 from ..preprocessing import Preprocessing
 from ..schedules import OneCycle
+from ..summary import by
 from . import augment
 from .average import default_horizon
 from .finetune import SLOW, Beginning
@@ -59,6 +60,7 @@ class Setup:
     init: str | None = None
     slow: float = 1.0
     fresh: list[str] = field(default_factory=list)
+    recipe: str | None = None
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -87,7 +89,7 @@ class Setup:
             "optimizer": self.optimizer.to_json(),
             **{name: getattr(self, name) for name in (
                 "label_smoothing", "shift", "mirror", "cutout", "averaging", "class_weights", "patience", "init",
-                "slow", "fresh", "notes")},
+                "slow", "fresh", "recipe", "notes")},
             "preprocessing": self.preprocessing.to_json(),
             "network": self.network.to_json(),
         }
@@ -151,6 +153,7 @@ _PLAIN = {
     "split_digest": str, "classes": list, "seed": int, "label_smoothing": (int, float), "shift": int, "mirror": bool,
     "cutout": int, "averaging": int, "class_weights": (list, type(None)), "patience": int, "init": (str, type(None)),
     "slow": (int, float), "fresh": list, "notes": list,
+    "recipe": (str, type(None)),
 }
 
 
@@ -166,11 +169,21 @@ def default_optimizer(steps: int, lr: float = PLAIN_LR) -> optim.SGD:
     return optim.SGD(OneCycle(lr, steps), momentum=0.9, nesterov=True, weight_decay=5e-4)
 
 
+def facts(dataset: data.Dataset, parts: data.Split, begin: Beginning | None) -> dict:
+    """The settings that say what the data are; reading all images takes a while, so it is done once."""
+    return {
+        "data": dataset.name, "data_digest": digest(dataset),
+        "split": {part: len(getattr(parts, part)) for part in ("train", "validation", "test")},
+        "split_digest": split_digest(parts), "classes": list(dataset.classes),
+        "preprocessing": begin.model.preprocessing if begin else Preprocessing.from_images(parts.train.images),
+    }
+
+
 def prepare(
     network: Network | str | tuple[str, dict],
     dataset: data.Dataset,
     plan: Plan,
-    parts: data.Split,
+    known: dict,
     *,
     seed: int,
     source: str | None,
@@ -183,19 +196,28 @@ def prepare(
     averaging: bool,
     patience: int | None,
     begin: Beginning | None,
+    recipe: str | None,
 ) -> Setup:
-    """The settings of a new run; a network may be named, or named with options. Raises ValueError for those that do not
-    fit each other."""
+    """The settings of a new run, of which `known` are those that `facts` gives. A network may be named, or named with
+    options, which is noted as a choice. Raises ValueError for settings that do not fit each other."""
     shape, classes = dataset.input_shape, len(dataset.classes)
     if optimizer is not None and not isinstance(optimizer, optim.Optimiser):
         raise ValueError(f"optimizer must be one of pellucid.optim, got {brief(optimizer)}; lr alone sets the rate")
     name, options = network if isinstance(network, tuple) else (network, {})
+    if isinstance(network, tuple):
+        given = "".join(f", {option} {value}" for option, value in options.items())
+        notes = [*notes, f"the network is {name}{given}, which suits images of {by(shape)}"]
     if isinstance(network, Network):
         name = "network" if begin is None else "finetuned"
     elif isinstance(name, str):
         network = zoo.build(name, input_shape=shape, classes=classes, **options)
     else:
         raise ValueError(f"network must be a Network or the name of one, got {brief(network)}")
+    if begin and network.input_shape != shape:
+        raise ValueError(
+            f"the model {begin.path} reads images of {by(network.input_shape)}, but those of {dataset.name} are "
+            f"{by(shape)}; bring them to that size, or train without it"
+        )
     if network.input_shape != shape or network.output_shape != (classes,):
         raise ValueError(
             f"the network maps {network.input_shape} to {network.output_shape}, but the images of {dataset.name} are "
@@ -206,16 +228,12 @@ def prepare(
                       cutout=whole("cutout", changes.cutout, 0, min(shape[:2])))
     if patience is None:
         patience = max(plan.epochs // 2, 10)
-    preprocessing = begin.model.preprocessing if begin else Preprocessing.from_images(parts.train.images)
     return Setup(
-        network=network, network_name=name, data=dataset.name, source=source, data_digest=digest(dataset),
-        split={part: len(getattr(parts, part)) for part in ("train", "validation", "test")},
-        split_digest=split_digest(parts),
-        classes=list(dataset.classes), preprocessing=preprocessing, seed=seed, plan=plan,
+        **known, network=network, network_name=name, source=source, seed=seed, plan=plan,
         optimizer=optimizer or default_optimizer(plan.steps, lr or highest_rate(network)),
         label_smoothing=float(label_smoothing), **asdict(changes),
         averaging=default_horizon(plan.epoch_steps, plan.steps) if averaging else 0,
-        class_weights=class_weights, patience=whole("patience", patience, 0), notes=notes,
+        class_weights=class_weights, patience=whole("patience", patience, 0), notes=notes, recipe=recipe,
         **({"init": begin.path, "slow": SLOW, "fresh": begin.fresh} if begin else {}),
     )
 
@@ -232,6 +250,8 @@ def _checked_shift(shift, shape: tuple[int, ...]) -> int:
 def _check_result(result) -> None:
     """Raise ValueError unless it is what a run that ended before keeps as its result."""
     test = result.get("test") if isinstance(result, dict) else 0
+    if isinstance(result, dict) and result:
+        whole("result: steps", result.get("steps"), 1)
     known = isinstance(test, dict) and all(
         isinstance(test.get(k), int | float) for k in ("count", "correct", "accuracy", "log_loss"))
     if test is not None and not known:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from math import isfinite
+from numbers import Real
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -60,7 +61,7 @@ class TrainStep:
             raise ValueError("the network has no parameters to train")
         self._gradient = ParameterBuffer(network.parameters())
         self._plan = Plan(network, self._parameters, batch_size, gradient=self._gradient, training=True,
-                          loss=CrossEntropy(label_smoothing, class_weights and tuple(class_weights)))
+                          loss=CrossEntropy(label_smoothing, None if class_weights is None else tuple(class_weights)))
         if model.preprocessing:
             self._plan.scale[:], self._plan.shift[:] = model.preprocessing.scale, model.preprocessing.shift
         size = self._parameters.trainable_size
@@ -99,11 +100,11 @@ class TrainStep:
     def _parts(self, factors: Mapping[str, float]) -> list[tuple[slice, float]]:
         """Stretches of the trainable parameters that have one factor each."""
         buffer, parameters = self._parameters, self.model.network.parameters()
-        if unknown := sorted(set(factors) - set(parameters)):
-            raise ValueError(f"factors name parameters that the network has not: {', '.join(unknown[:5])}")
-        if wrong := [f for f in factors.values() if not 0 <= f < float("inf")]:
-            raise ValueError(f"a factor must be a finite number, at least 0, got {wrong[0]!r}")
         names = sorted((n for n, p in parameters.items() if p.trainable), key=buffer.offsets.get)
+        if unknown := sorted(set(factors) - set(names)):
+            raise ValueError(f"factors name what the network does not train: {', '.join(unknown[:5])}")
+        if wrong := [f for f in factors.values() if not isinstance(f, Real) or not 0 <= f < float("inf")]:
+            raise ValueError(f"a factor must be a finite number, at least 0, got {wrong[0]!r}")
         ends = [*(buffer.offsets[name] for name in names[1:]), buffer.trainable_size]
         parts: list[tuple[slice, float]] = []
         for name, end in zip(names, ends, strict=True):

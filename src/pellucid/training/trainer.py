@@ -14,6 +14,7 @@ import numpy as np
 from .. import data as datasets
 from .. import evaluation
 from ..model import Model, load
+from ..schedules import InTurn
 from . import augment
 from . import plan as planning
 from .average import Average
@@ -108,6 +109,12 @@ class Trainer:
         for name, values in self._averages().items():
             values[...] = buffers.pop(name)
         self.step.load_state(buffers, self.state.step)
+        if self.state.stopped != self.plan.steps:  # it is a longer run now
+            self.state.stopped = 0
+        trained = self.state.rows[-1]["step"] % self.plan.epoch_steps if self.state.rows else 0
+        if trained and self.state.step < self.plan.steps:
+            # The last epoch was a short one, for lack of time; in a longer run it goes on.
+            self.state.losses = self.state.rows.pop()["train_loss"] * trained
         if self.state.best is not None:
             self.kept.load_parameters(load(self.folder.best).parameters)
             self._note_best(self.state.best)
@@ -118,7 +125,7 @@ class Trainer:
     @property
     def complete(self) -> bool:
         """Whether there is nothing left to train."""
-        return self.state.step == self.plan.steps or self.state.stopped
+        return self.plan.steps in (self.state.step, self.state.stopped)
 
     def run(self, config: dict, on_start: Callable[[Setup, Path | None], None] | None) -> Run:
         """Train to the end of the plan, or until Ctrl-C; evaluate and save."""
@@ -163,11 +170,11 @@ class Trainer:
         run = Run(
             model=self.kept, folder=self.folder and self.folder.path, setup=self.setup, history=self.state.rows,
             best=best, test=test, epochs=len(self.state.rows), steps=self.state.step, seconds=self.state.seconds,
-            interrupted=not complete, stopped=self.state.stopped,
+            interrupted=not complete, stopped=self.state.step < self.plan.steps == self.state.stopped,
         )
         if self.folder:
-            result = {"interrupted": not complete, "steps": run.steps, "seconds": run.seconds, "best": best,
-                      "test": test}
+            result = {"interrupted": not complete, "stopped_early": run.stopped, "steps": run.steps,
+                      "seconds": run.seconds, "best": best, "test": test}
             self.folder.write_config({**config, "result": result})
         return run
 
@@ -198,8 +205,8 @@ class Trainer:
                     row["seconds"] = clock.perf_counter() - began
                     best = self._judge(row)
                 state.rows.append(row)
-                since = max(state.best["epoch"] if state.best else 0, state.waiting_since)
-                state.stopped = 0 < self.setup.patience <= epoch - since
+                if state.step < plan.steps and 0 < self.setup.patience <= epoch - self._waits_since():
+                    state.stopped = plan.steps
             mean = state.losses / (state.step - first)
             if row is not None:
                 state.losses = 0.0
@@ -207,6 +214,12 @@ class Trainer:
             self.progress(self._progress(epoch, mean, speed, row, best))
             if stop.requested:
                 return
+
+    def _waits_since(self) -> int:
+        """The epoch since which a better validation is waited for: the best one, or where epochs were added."""
+        lr = self.setup.optimizer.lr
+        added = lr.last_begins // self.plan.epoch_steps if isinstance(lr, InTurn) else 0
+        return max(self.state.best["epoch"] if self.state.best else 0, added)
 
     def _validate(self, epoch: int, train_loss: float, speed: float) -> dict:
         result = self._evaluate(self.model, self.parts.validation)
@@ -248,11 +261,15 @@ class Trainer:
         """
         if self.state.best is None and self.sound:
             steps = max(self.state.step % self.plan.epoch_steps, 1)
+            self.between_steps = False
             with self.average.in_place():
                 row = self._validate(self.state.step // self.plan.epoch_steps + 1, self.state.losses / steps, 0.0)
-                if math.isfinite(row["validation_loss"]):
+                found = math.isfinite(row["validation_loss"])
+                if found:
                     self._keep(row)
-                    return row
+            self.between_steps = True
+            if found:
+                return row
         return self.state.best
 
     def _evaluate(self, model: Model, part: datasets.Part) -> evaluation.Evaluation:
@@ -299,7 +316,7 @@ def _start(setup: Setup) -> tuple[Model, TrainStep]:
 def measure(setup: Setup, parts: datasets.Split) -> planning.Pace:
     """How fast training goes, measured on a model of which nothing is kept."""
     # At a rate of zero the weights stay as they begin, where a step takes its usual time and none diverges.
-    trial = Trainer(replace(setup, optimizer=replace(setup.optimizer, lr=0.0)), parts, None)
+    trial = Trainer(replace(setup, optimizer=replace(setup.optimizer, lr=0.0), patience=0), parts, None)
     watch = planning.Stopwatch()
     trial._epoch(watch)
     while not trial.complete and not watch.requested:
