@@ -15,6 +15,7 @@ _MODULES = (
 )
 _NAMES = {
     "Diverged": "training.step",
+    "ImageClassifier": "estimator",
     "KernelError": "engine.library",
     "Model": "model",
     "Network": "network",
@@ -26,14 +27,15 @@ _NAMES = {
     "threads": "processors",
 }
 __all__ = [
-    "Diverged", "KernelError", "Model", "Network", "Preprocessing", "TrainStep", "calibration", "data", "evaluation",
-    "fit", "geometry", "layers", "load", "network", "ops", "optim", "reference", "schedules", "set_threads", "threads",
-    "zoo",
+    "Diverged", "ImageClassifier", "KernelError", "Model", "Network", "Preprocessing", "TrainStep", "calibration",
+    "data", "evaluation", "fit", "geometry", "layers", "load", "network", "ops", "optim", "reference", "schedules",
+    "set_threads", "threads", "zoo",
 ]
 
 if TYPE_CHECKING:
     from . import calibration, data, evaluation, geometry, layers, network, ops, optim, reference, schedules, zoo
     from .engine.library import KernelError
+    from .estimator import ImageClassifier
     from .model import Model, load
     from .network import Network
     from .preprocessing import Preprocessing
