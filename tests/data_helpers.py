@@ -1,9 +1,12 @@
-"""What the tests of data sources share: small images, IDX files, and the form that every refusal has."""
+"""What the tests of data sources share: small images, IDX files, pictures, and the form that every refusal has."""
 
 import gzip
+import io
+import zipfile
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from pellucid.data import DataError
 
@@ -44,3 +47,43 @@ def refused(call, *texts):
     for text in texts:
         assert text in message, message
     return message
+
+
+# Pictures.
+
+
+def pixels(*shape, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, shape, np.uint8)
+
+
+def encoded(array, kind="PNG", **options):
+    """The bytes of a file that holds an array, or one of Pillow's pictures."""
+    image = array if isinstance(array, Image.Image) else Image.fromarray(array)
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def tree(*paths, size=(8, 8)):
+    """{path: bytes} of a small PNG each, every one with other pixels."""
+    return {path: encoded(pixels(*size, 3, seed=i)) for i, path in enumerate(paths)}
+
+
+def classes(*parts, count=2):
+    """Paths of a data set: `count` pictures of the classes ant and bee in each of the parts ("" for none)."""
+    return [f"{part}{'/' if part else ''}{name}/{i}.png" for part in parts or [""] for name in ("ant", "bee")
+            for i in range(count)]
+
+
+def write_folder(folder, files):
+    for path, data in files.items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_bytes(data)
+    return folder
+
+
+def write_zip(path, files, method=zipfile.ZIP_DEFLATED):
+    with zipfile.ZipFile(path, "w", method) as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
+    return path

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from pellucid.data.pictures import FITS
 from pellucid.preprocessing import LEAST_STD, Preprocessing
 
 RGB = Preprocessing((4, 6, 3), (0.5, 0.25, 0.0), (0.5, 0.125, 1.0))
@@ -116,6 +117,16 @@ def test_prepare_reads_16_bits_palettes_and_one_bit():
     assert np.array_equal(GREY.prepare(bits)[..., 0], np.eye(4, 6) * 255)
 
 
+@pytest.mark.parametrize(("fit", "columns"), [("crop", [0, 0, 0, 0]), ("stretch", [255, 0, 0, 255])])
+def test_prepare_fits_as_it_says(fit, columns):
+    wide = np.zeros((10, 40), np.uint8)
+    wide[:, :10] = wide[:, 30:] = 255
+    found = Preprocessing((4, 4, 1), (0.0,), (1.0,), fit).prepare(Image.fromarray(wide))[..., 0]
+    assert np.abs(found - np.array(columns, int)).max() < 40
+    boxed = Preprocessing((4, 4, 1), (0.0,), (1.0,), "letterbox").prepare(Image.fromarray(wide))[..., 0]
+    assert not boxed[0].any() and not boxed[2:].any() and boxed[1].any()
+
+
 def test_prepare_turns_a_picture_upright():
     colours = pixels(6, 4, 3)
     image = Image.fromarray(colours)
@@ -141,11 +152,11 @@ means, stds = st.floats(-3, 3), st.floats(0.01, 10)
 
 
 @settings(max_examples=50)
-@given(st.integers(1, 4), st.data())
-def test_json_both_ways(channels, data):
+@given(st.integers(1, 4), st.sampled_from(FITS), st.data())
+def test_json_both_ways(channels, fit, data):
     mean = tuple(data.draw(means) for _ in range(channels))
     std = tuple(data.draw(stds) for _ in range(channels))
-    made = Preprocessing((3, 2, channels), mean, std)
+    made = Preprocessing((3, 2, channels), mean, std, fit)
     assert Preprocessing.from_json(json.loads(json.dumps(made.to_json()))) == made
 
 
@@ -156,10 +167,11 @@ GOOD = {"input_shape": [2, 2, 1], "mean": [0.5], "std": [0.25]}
     {"mean": [0.5, 0.5]}, {"mean": []}, {"mean": ["0.5"]}, {"mean": [True]}, {"mean": [float("nan")]}, {"mean": 0.5},
     {"mean": [10**400]}, {"std": [0]}, {"std": [-1.0]}, {"std": [float("inf")]}, {"std": [None]}, {"std": "1"},
     {"input_shape": [2, 2]}, {"input_shape": [2.0, 2, 1]}, {"input_shape": [0, 2, 1]}, {"input_shape": []},
-    {"input_shape": [2**20, 2**20, 1]}, {"extra": 1},
+    {"input_shape": [2**20, 2**20, 1]}, {"extra": 1}, {"fit": "squash"}, {"fit": None}, {"fit": ["crop"]}, {"fit": ""},
 ])  # fmt: skip
 def test_damaged_json_is_refused(change):
     assert Preprocessing.from_json(GOOD).std == (0.25,)
+    assert Preprocessing.from_json(GOOD).fit == "stretch"  # models of before there was a choice
     with pytest.raises(ValueError):
         Preprocessing.from_json({**GOOD, **change})
 

@@ -12,7 +12,6 @@ import os
 import re
 import stat
 import struct
-import warnings
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
@@ -23,6 +22,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import numpy as np
 
 from .data.npz import DEFLATE_RATIO
+from .data.pictures import ENDINGS, decode, is_picture
 from .files import open_file
 
 if TYPE_CHECKING:
@@ -32,8 +32,7 @@ if TYPE_CHECKING:
     from .preprocessing import Preprocessing
 
 BATCH = 64
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp")  # what counts in folders and zips
-MAX_MEMBER = 2**28  # bytes that a picture in a zip may have
+MAX_MEMBER = 2**28  # bytes that a picture's file may have
 
 Failure = tuple[str, Exception]
 Opener = Callable[[], AbstractContextManager[BinaryIO]]
@@ -96,21 +95,13 @@ def read_images(path: str, preprocessing: Preprocessing) -> Iterator[tuple[str, 
 
 
 def _decoded(name: str, source: Opener, preprocessing: Preprocessing) -> np.ndarray:
-    """A picture as the model reads it. Raises OSError, ValueError or MemoryError, whatever is wrong with it."""
-    from PIL import Image
-
+    """A picture as the model reads it. Raises OSError or ValueError, whatever is wrong with it."""
+    with source() as file:
+        content = file.read()
     try:
-        with source() as file, warnings.catch_warnings(action="ignore"), Image.open(file) as image:
-            image.load()
-            return preprocessing.prepare(image)
-    except Image.UnidentifiedImageError:
-        raise ValueError(f"{name}: not an image in a format that is known; PNG and JPEG always are") from None
-    except Image.DecompressionBombError as e:
+        return decode(content, preprocessing.input_shape, preprocessing.fit)[0]
+    except ValueError as e:
         raise ValueError(f"{name}: {e}") from None
-    except (ValueError, OSError, MemoryError):
-        raise
-    except Exception as e:  # Pillow lets out whatever its parsers meet: SyntaxError, struct.error, IndexError, ...
-        raise ValueError(f"{name}: the picture is damaged ({type(e).__name__}: {e})") from None
 
 
 def _picture(image: np.ndarray) -> Image:
@@ -152,7 +143,7 @@ def _in_path(path: str) -> Iterator[tuple[str, Opener | Exception]]:
         empty = False
         yield item
     if empty:
-        yield path, ValueError(f"{path}: no pictures in it, whose names end in {', '.join(SUFFIXES)}")
+        yield path, ValueError(f"{path}: no pictures in it, whose names end in {', '.join(sorted(ENDINGS))}")
 
 
 def _in_folder(path: str) -> Iterator[tuple[str, Opener | Exception]]:
@@ -194,12 +185,14 @@ def _is_junk(name: str) -> bool:
 
 
 def _is_wanted(name: str) -> bool:
-    return name.lower().endswith(SUFFIXES) and not name.startswith(".")
+    return is_picture(name) and not name.startswith(".")
 
 
 @contextmanager
 def _opened(path: str) -> Iterator[BinaryIO]:
-    with open_file(path) as (file, _):
+    with open_file(path) as (file, size):
+        if size > MAX_MEMBER:
+            raise ValueError(f"{path}: of {size:,} bytes; at most {MAX_MEMBER:,} are read")
         yield file
 
 

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .data.pictures import FITS, fitted
 from .layers.base import Shape
 from .network import brief, checked_shape
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+MOST_COUNTED = 100_000  # images that mean and deviation are taken over
 LEAST_STD = 1 / 255  # one grey level: a channel that varies less carries rounding, not a picture
 
 
@@ -24,13 +26,15 @@ LEAST_STD = 1 / 255  # one grey level: a channel that varies less carries roundi
 class Preprocessing:
     """What is done to images before the first layer: `(x / 255 - mean) / std` for each channel.
 
-    `input_shape` is (H, W, C); `mean` and `std` have one value a channel, in units where white is 1. Raises
-    ValueError for a shape, a mean or a deviation that cannot be.
+    `input_shape` is (H, W, C); `mean` and `std` have one value a channel, in units where white is 1. `fit` says how a
+    picture of other proportions is brought to that shape: "crop", "letterbox" or "stretch", see
+    `pellucid.data.pictures`. Raises ValueError for a shape, a mean, a deviation or a fit that cannot be.
     """
 
     input_shape: Shape
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    fit: str = "stretch"
 
     def __post_init__(self):
         object.__setattr__(self, "input_shape", checked_shape(self.input_shape, "the preprocessed image"))
@@ -38,13 +42,16 @@ class Preprocessing:
             object.__setattr__(self, name, _channel_values(getattr(self, name), self.input_shape[-1], name))
         if min(self.std) < 1e-6:
             raise ValueError(f"std must be at least 1e-6 in every channel, got {min(self.std)}")
+        if self.fit not in FITS:
+            raise ValueError(f"fit must be one of {', '.join(FITS)}, got {brief(self.fit)}")
 
     @classmethod
-    def from_images(cls, images: np.ndarray) -> Preprocessing:
-        """Mean and standard deviation of each channel over uint8 images N,H,W,C (or N,H,W: grey), exactly.
+    def from_images(cls, images: np.ndarray, fit: str = "stretch") -> Preprocessing:
+        """Mean and standard deviation of each channel over uint8 images N,H,W,C (or N,H,W: grey).
 
-        A channel that varies by less than one grey level is divided by one grey level, not by zero. Raises
-        ValueError for other arrays and for none at all.
+        They are exact for up to 100,000 images; of more, as many are taken at equal distances. A channel that varies
+        by less than one grey level is divided by one grey level, not by zero. Raises ValueError for other arrays and
+        for none at all.
         """
         if images.ndim == 3:
             images = images[..., None]
@@ -52,15 +59,19 @@ class Preprocessing:
             raise ValueError(f"expected uint8 images N,H,W,C or N,H,W, got {images.dtype} of shape {images.shape}")
         if images.size == 0:
             raise ValueError(f"no pixels to take the mean of: images have shape {images.shape}")
-        levels = np.arange(256)
-        mean, std = [], []
-        for c in range(images.shape[-1]):
-            # Image by image: counting needs 8 bytes a pixel, and the images may be a file larger than memory.
-            counts = sum(np.bincount(image[..., c].ravel(), minlength=256) for image in images)
-            middle = float(counts @ levels) / counts.sum()
-            mean.append(middle / 255)
-            std.append(max(float(np.sqrt(counts @ (levels - middle) ** 2 / counts.sum())) / 255, LEAST_STD))
-        return cls(images.shape[1:], tuple(map(float, mean)), tuple(std))
+        levels, channels = np.arange(256), images.shape[-1]
+        counts = np.zeros((channels, 256), np.int64)
+        chosen = np.linspace(0, len(images) - 1, min(len(images), MOST_COUNTED)).round().astype(np.int64)
+        # Some images at a time: counting needs 8 bytes a pixel, and the images may be a file larger than memory.
+        step = max(2**20 // (images.size // len(images)), 1)
+        for first in range(0, len(chosen), step):
+            block = images[chosen[first:first + step]]
+            for c in range(channels):
+                counts[c] += np.bincount(block[..., c].ravel(), minlength=256)
+        mean = counts @ levels / counts.sum(axis=1)
+        variance = (counts * (levels - mean[:, None]) ** 2).sum(axis=1) / counts.sum(axis=1)
+        std = np.maximum(np.sqrt(variance) / 255, LEAST_STD)
+        return cls(images.shape[1:], tuple((mean / 255).tolist()), tuple(std.tolist()), fit)
 
     @property
     def scale(self) -> np.ndarray:
@@ -94,42 +105,26 @@ class Preprocessing:
     def prepare(self, image: Image) -> np.ndarray:
         """A picture opened with Pillow as uint8 of `input_shape`, ready for `apply`.
 
-        It is turned upright as its EXIF data say, laid over white where it is transparent, reduced to 8 bits by
-        dropping the lower ones where it has 16, converted to grey (ITU-R 601 luma) or RGB, and resized to the
-        full (H, W), without regard to its proportions, by Pillow's bilinear filter, which averages when it
-        shrinks. Raises ValueError for pictures of real numbers and for an `input_shape` that is no picture's.
+        By the rules of `pellucid.data.pictures`, as the pictures of a data set are: training and predicting see the
+        same bytes. That needs a JPEG that has been opened but not loaded yet. Raises ValueError for a picture that
+        the rules refuse and for an `input_shape` that is no picture's.
         """
-        from PIL import Image as pillow
-        from PIL import ImageOps
-
-        if len(self.input_shape) != 3 or self.input_shape[2] not in (1, 3):
-            raise ValueError(f"a picture becomes an array of shape (H, W, 1) or (H, W, 3), not {self.input_shape}")
-        height, width, channels = self.input_shape
-        image = ImageOps.exif_transpose(image)
-        if image.mode.startswith("I"):
-            image = pillow.fromarray(_eight_bits(np.asarray(image)))
-        elif image.mode == "F":
-            raise ValueError("the picture holds real numbers, whose range is unknown; save it with 8 or 16 bits")
-        if image.has_transparency_data:
-            image = image.convert("RGBA")
-            image = pillow.alpha_composite(pillow.new("RGBA", image.size, "white"), image)
-        image = image.convert("L" if channels == 1 else "RGB")
-        image = image.resize((width, height), pillow.Resampling.BILINEAR)
-        return np.asarray(image, np.uint8).reshape(self.input_shape)
+        return fitted(image, self.input_shape, self.fit)
 
     # As data.
 
     def to_json(self) -> dict:
-        """As a dict of lists; `from_json` reads it back without loss."""
-        return {"input_shape": list(self.input_shape), "mean": list(self.mean), "std": list(self.std)}
+        """As a dict of lists and a text; `from_json` reads it back without loss."""
+        return {"input_shape": list(self.input_shape), "mean": list(self.mean), "std": list(self.std), "fit": self.fit}
 
     @classmethod
     def from_json(cls, data: dict) -> Preprocessing:
-        """What `to_json` wrote. Raises ValueError for anything else."""
+        """What `to_json` wrote; without `fit`, as once was written, it is "stretch". Raises ValueError for all else."""
         keys = ("input_shape", "mean", "std")
-        if not isinstance(data, dict) or set(data) != set(keys) or not all(isinstance(data[k], list) for k in keys):
-            raise ValueError(f"preprocessing must be an object with exactly the lists {', '.join(keys)}, "
-                             f"got {brief(data)}")
+        if (not isinstance(data, dict) or set(data) - {"fit"} != set(keys)
+                or not all(isinstance(data[k], list) for k in keys) or not isinstance(data.get("fit", ""), str)):
+            raise ValueError(f"preprocessing must be an object with exactly the lists {', '.join(keys)} and the text "
+                             f"fit, got {brief(data)}")
         return cls(**data)
 
 
@@ -140,10 +135,3 @@ def _channel_values(values, channels: int, name: str) -> tuple[float, ...]:
     if not all(isinstance(v, int | float) and not isinstance(v, bool) and abs(v) < 1e6 and isfinite(v) for v in values):
         raise ValueError(f"{name} must be finite numbers (white is 1), got {brief(values)}")
     return tuple(map(float, values))
-
-
-def _eight_bits(values: np.ndarray) -> np.ndarray:
-    """The upper 8 of 16 bits. Raises ValueError for integers beyond 16 bits."""
-    if values.size and not 0 <= values.min() <= values.max() <= 65535:
-        raise ValueError(f"the picture's values reach from {values.min()} to {values.max()}; at most 16 bits are read")
-    return (values >> 8).astype(np.uint8)
