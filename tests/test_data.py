@@ -197,12 +197,15 @@ def test_mnist_not_here(tmp_path, monkeypatch, variable):
 
 def test_specs_refused(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PELLUCID_CACHE", str(tmp_path / "cache"))
     for name in ("a.csv", "a.zip", "a.PNG", "a.txt"):
         (tmp_path / name).touch()
     (tmp_path / "class").mkdir()
-    for spec in ("a.csv", "a.zip", "a.PNG"):
-        refused(lambda s=spec: load(s), spec, "not supported yet by this version")
-    refused(lambda: load("class"), "folders of images are not supported yet by this version")
+    refused(lambda: load("a.csv"), "a.csv: its first line names")
+    refused(lambda: load("a.zip"), "a.zip: not a zip file")
+    refused(lambda: load("a.PNG"), "a.PNG: one picture is no data set", "a folder or zip of pictures")
+    refused(lambda: load("class"), "class: holds no pictures")
+    refused(lambda: load("b.zip"), "b.zip: no such file")
     refused(lambda: load("a.txt"), "not a data set that is known here")
     refused(lambda: load("digit"), "did you mean 'digits'?")
     refused(lambda: load("nowhere/at/all"), "no such file, folder or built-in", "fashion-mnist")
