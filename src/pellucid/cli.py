@@ -191,6 +191,10 @@ def train(
         metavar="NAME", help="How much to spend: fast, standard or best.")] = None,
     init: Annotated[str | None, typer.Option(
         metavar="MODEL", help="Start from the layers of this model, with a new last one.")] = None,
+    size: Annotated[int | None, typer.Option(
+        min=1, metavar="PIXELS", help="Bring pictures to squares of that side; else one that suits them.")] = None,
+    fit_by: Annotated[str | None, typer.Option(
+        "--fit", metavar="HOW", help="Where pictures have other proportions: crop, letterbox or stretch.")] = None,
     out: Annotated[str | None, typer.Option(
         metavar="DIR", help="The run folder; runs/DATA-NET-1 (or 2, ...) if not given.")] = None,
     resume: Annotated[str | None, typer.Option(
@@ -229,7 +233,7 @@ def train(
     """
     settings = {"--net": net, "--time": time, "--out": out, "--seed": seed, "--lr": lr, "--batch-size": batch_size,
                 "--shift": shift, "--mirror": mirror, "--cutout": cutout, "--balance": balance,
-                "--patience": patience, "--recipe": recipe, "--init": init}
+                "--patience": patience, "--recipe": recipe, "--init": init, "--size": size, "--fit": fit_by}
     if resume is not None and (given := [name for name, value in settings.items() if value is not None]):
         raise typer.BadParameter(f"--resume keeps the settings of the run; leave out {', '.join(given)}")
     if resume == "":
@@ -240,20 +244,35 @@ def train(
         raise typer.BadParameter("say what to train on, for example: pellucid train digits")
     if epochs is not None and time is not None:
         raise typer.BadParameter("give --epochs or --time, not both")
+    if init is not None and (given := [name for name in ("--net", "--size", "--fit") if settings[name] is not None]):
+        raise typer.BadParameter(f"--init brings its own network and size; leave out {', '.join(given)}")
+    if recipe not in (None, "fast", "standard", "best"):
+        raise typer.BadParameter(f"--recipe must be fast, standard or best, got {recipe!r}")
+    if fit_by not in (None, "crop", "letterbox", "stretch"):
+        raise typer.BadParameter(f"--fit must be crop, letterbox or stretch, got {fit_by!r}")
     if time is not None:
         _check_duration(time)
     rounds = None if epochs is None else _epochs(epochs, resume is not None)
     set_threads(threads)
-    from . import cli_text
+    from . import cli_check, cli_text
     from .training.fit import fit
     from .training.progress import display
 
-    with display() as progress:
+    with contextlib.ExitStack() as shown:
+        reading, progress = shown.enter_context(cli_check.display(sys.stderr)), None
+
+        def started(setup, folder) -> None:
+            nonlocal progress
+            shown.close()
+            say(cli_text.start(setup, folder))
+            progress = shown.enter_context(display())
+
         run = fit(
             net, data, epochs=rounds, time=time, seed=seed or 0, out=resume or out, batch_size=batch_size, lr=lr,
             shift=shift, mirror=mirror, cutout=cutout, balance=balance, patience=patience, recipe=recipe,
-            init=None if init is None else model_file(init), resume=resume is not None, progress=progress,
-            on_start=lambda setup, folder: say(cli_text.start(setup, folder)), command=["pellucid", *sys.argv[1:]],
+            init=None if init is None else model_file(init), resume=resume is not None, size=size, fit_by=fit_by,
+            progress=lambda p: progress(p), loading=functools.partial(reading, "reading images"), on_start=started,
+            command=["pellucid", *sys.argv[1:]],
         )
     if as_json:
         show_json(run.to_json())
@@ -309,7 +328,7 @@ def evaluate(
     """
     check_csv(csv, model, data)
     set_threads(threads)
-    from . import cli_evaluation
+    from . import cli_check, cli_evaluation
     from .evaluation import evaluate_on, scores
     from .files import csv_file
     from .model import load
@@ -317,7 +336,8 @@ def evaluate(
     path = model_file(model)
     loaded = load(path)
     with csv_file(csv, scores.COLUMNS) if csv is not None else contextlib.nullcontext() as write:
-        part, result = evaluate_on(loaded, data)
+        with cli_check.display(sys.stderr) as reading:
+            part, result = evaluate_on(loaded, data, functools.partial(reading, "reading images"))
         for row in result.rows() if write else ():
             write(row)
     if as_json:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import sys
 from typing import Annotated
 
@@ -28,7 +29,7 @@ def check(data: Annotated[str, typer.Argument(metavar="DATA", help="As for train
     from .data.check import check as check_dataset
 
     with cli_check.display(sys.stderr) as progress:
-        report = check_dataset(load(data), progress)
+        report = check_dataset(load(data, progress=functools.partial(progress, "reading images")), progress)
     if as_json:
         show_json(report.to_json())
     else:

@@ -74,6 +74,12 @@ class Preprocessing:
         return cls(images.shape[1:], tuple((mean / 255).tolist()), tuple(std.tolist()), fit)
 
     @property
+    def loading(self) -> dict:
+        """The arguments by which `data.load` makes images that need nothing more done to them than `apply` does."""
+        height, width, channels = self.input_shape
+        return {"size": (height, width), "channels": channels, "fit": self.fit} if channels in (1, 3) else {}
+
+    @property
     def scale(self) -> np.ndarray:
         """What a uint8 value is multiplied with: 1 / (255 std), float32, one a channel."""
         return (1 / (255 * np.array(self.std))).astype(np.float32)

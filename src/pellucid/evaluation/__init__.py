@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -47,17 +48,19 @@ def score(
     return from_answers(Answers.of(outputs, labels), classes, top)
 
 
-def evaluate_on(model: Model, data: str | os.PathLike) -> tuple[str, Evaluation]:
+def evaluate_on(
+    model: Model, data: str | os.PathLike, progress: Callable[[int, int], object] | None = None
+) -> tuple[str, Evaluation]:
     """Evaluate on a data set by its name or path; also says in words which of its images were used.
 
     On the data the model was trained on these are the images held out for the test, found again by the seed in the
     model's record. On other data, their own test images where they have some, else all. Classes are matched by name.
-    Raises ValueError where that is impossible, DataError for data that cannot be used.
+    `progress` is `data.load`'s. Raises ValueError where that is impossible, DataError for data that cannot be used.
     """
     from .. import data as datasets
     from ..training.setup import digest, split_digest
 
-    dataset = datasets.load(data)
+    dataset = datasets.load(data, **model.preprocessing.loading if model.preprocessing else {}, progress=progress)
     pictures = dataset.test_pictures if dataset.has_test else dataset.pictures
     indices = None
     if model.record.get("data_digest") == digest(dataset):

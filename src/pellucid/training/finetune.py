@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 
 from ..layers import Dense
 from ..layers.activation import Softmax
-from ..model import Model, load
+from ..model import Model
 from ..network import Network
 
 SLOW = 0.1  # of the learning rate, for layers that have learned already
@@ -26,14 +26,11 @@ class Beginning:
     fresh: list[str]
 
 
-def beginning(path, classes: int) -> Beginning:
+def beginning(model: Model, path: str | os.PathLike, classes: int) -> Beginning:
     """The model in a file with a new last dense layer for so many classes.
 
-    Raises OSError and ModelFileError as `load` does, ValueError for a model without preprocessing for pictures or whose
-    last layer is not dense.
+    Raises ValueError for a model that does not classify or whose last layer is not dense.
     """
-    model = load(path)
-    model.require_preprocessing()
     model.require_classes()
     network = model.network
     nodes, last = list(network.nodes), network.node(network.output)
@@ -46,4 +43,4 @@ def beginning(path, classes: int) -> Beginning:
     nodes[nodes.index(last)] = replace(last, layer=replace(last.layer, units=classes))
     network = Network(network.input_shape, nodes, last.name)
     old = {name: values for name, values in model.parameters.items() if name.rpartition(".")[0] != last.name}
-    return Beginning(str(Path(path)), model, network, old, [last.name])
+    return Beginning(os.path.abspath(path), model, network, old, [last.name])

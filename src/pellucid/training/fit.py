@@ -12,6 +12,7 @@ import numpy as np
 
 from .. import data as datasets
 from ..data.check import brief
+from ..model import load
 from ..network import Network
 from ..optim import Optimiser
 from ..schedules import InTurn, OneCycle
@@ -35,6 +36,8 @@ def fit(
     out: str | os.PathLike | bool | None = None,
     recipe: str | None = None,
     init: str | os.PathLike | None = None,
+    size: int | tuple[int, int] | None = None,
+    fit_by: str | None = None,
     batch_size: int | None = None,
     optimizer: Optimiser | None = None,
     lr: float | None = None,
@@ -47,6 +50,7 @@ def fit(
     patience: int | None = None,
     resume: bool = False,
     progress: Callable[[Progress], None] | None = None,
+    loading: Callable[[int, int], object] | None = None,
     on_start: Callable[[Setup, Path | None], None] | None = None,
     command: list[str] | None = None,
 ) -> Run:
@@ -63,6 +67,7 @@ def fit(
     recipe: "fast", "standard" (None) or "best": how much to spend where network, epochs or time leave it open.
     init: a model file to start from: its network with a new last layer, its weights, its preprocessing; the layers that
         have learned already learn at a tenth of the rate.
+    size, fit_by: what pictures are brought to, and how: `size` and `fit` of `pellucid.data.load`.
     batch_size: by default from the number of images.
     optimizer, lr: an optimiser of `pellucid.optim`, taken as it is; or only the peak of the default's one-cycle
         schedule (SGD with Nesterov momentum 0.9).
@@ -78,7 +83,8 @@ def fit(
     resume: continue the run in `out` from its last step, under the settings it was started with: the weights end as
         if it had never stopped, to the bit. Only `data` may be given again, and must be where it came from arrays; and
         `epochs`, as "+5", adds epochs to a run, with a schedule of their own.
-    progress, on_start: called with a `Progress` after every step; with the settings and the run folder before them.
+    progress, loading, on_start: called with a `Progress` after every step; with the number of pictures read and their
+        total, while they are read for the first time; with the settings and the run folder before training.
     command: the command line, kept in config.json.
 
     Ctrl-C ends the run after the current step; the result says `interrupted`, and all is saved for `resume`. A second
@@ -90,11 +96,11 @@ def fit(
     if resume:
         _refuse_settings(network=network, time=time, batch_size=batch_size, optimizer=optimizer, lr=lr, shift=shift,
                          mirror=mirror, cutout=cutout, balance=balance, patience=patience, recipe=recipe, init=init,
-                         seed=seed, label_smoothing=label_smoothing, averaging=averaging)
+                         seed=seed, label_smoothing=label_smoothing, averaging=averaging, size=size, fit_by=fit_by)
         more = None if epochs is None else planning.more_epochs(epochs)
         if out is None or isinstance(out, bool):
             raise ValueError("resume needs the folder of the run in out")
-        return _resume(RunFolder.existing(out), data, more, progress, on_start)
+        return _resume(RunFolder.existing(out), data, more, progress, loading, on_start)
 
     seed = planning.whole("seed", 0 if seed is None else seed, 0)
     if epochs is not None and time is not None:
@@ -109,8 +115,14 @@ def fit(
     for name, value in (("mirror", mirror), ("balance", balance), ("averaging", averaging)):
         if value not in (None, True, False) or isinstance(value, int) and not isinstance(value, bool):
             raise ValueError(f"{name} must be True, False or None, got {value!r}")
-    dataset, source = _dataset("digits" if data is None else data)
-    begin = None if init is None else finetune.beginning(init, len(dataset.classes))
+    start = None if init is None else load(init)
+    if start is not None:
+        start.require_preprocessing()
+        if size is not None or fit_by is not None:
+            raise ValueError("the model to start from brings its own size, and how pictures are fitted to it")
+    as_read = start.preprocessing.loading if start else {"size": size, "fit": fit_by}
+    dataset, source = _dataset("digits" if data is None else data, loading, **as_read)
+    begin = None if start is None else finetune.beginning(start, init, len(dataset.classes))
     parts = datasets.split(dataset, seed)
     plan = planning.plan(len(parts.train), batch=batch_size, epochs=epochs, effort=spending.effort)
     candidates: list = [begin.network if begin else network]
@@ -161,7 +173,7 @@ def _in_time(
     return candidate, pace if candidate is candidates[0] else measure(setup, parts)
 
 
-def _resume(folder: RunFolder, data, more: int | None, progress, on_start) -> Run:
+def _resume(folder: RunFolder, data, more: int | None, progress, loading, on_start) -> Run:
     """Go on with the run in a folder, and so many epochs longer than was planned."""
     config = folder.read_config()
     try:
@@ -170,7 +182,7 @@ def _resume(folder: RunFolder, data, more: int | None, progress, on_start) -> Ru
         raise ValueError(f"{folder.config}: {e}; it cannot be resumed, start a new run") from None
     if data is None and setup.source is None:
         raise ValueError(f"the run in {folder.path} was trained on arrays; give them again as data")
-    dataset, _ = _dataset(setup.source if data is None else data)
+    dataset, _ = _dataset(setup.source if data is None else data, loading, **setup.preprocessing.loading)
     parts = datasets.split(dataset, setup.seed)
     check_same(setup, dataset, parts)
     if more:
@@ -198,15 +210,15 @@ def _longer(setup: Setup, epochs: int, done: int) -> Setup:
     return replace(setup, plan=replace(plan, steps=steps), optimizer=replace(optimizer, lr=InTurn(parts)))
 
 
-def _dataset(data) -> tuple[datasets.Dataset, str | None]:
-    """The data set, and the text that loads it again from any folder."""
+def _dataset(data, loading: Callable | None, **as_read) -> tuple[datasets.Dataset, str | None]:
+    """The data set, its pictures read in a size and fitted in a way; and the text that loads it again from anywhere."""
     if isinstance(data, datasets.Dataset):
         return data, None
     if isinstance(data, tuple):
         if len(data) != 2:
             raise ValueError(f"data as arrays must be (images, labels), got {len(data)} things")
         return datasets.to_dataset("arrays", *map(np.asarray, data)), None
-    dataset = datasets.load(data)
+    dataset = datasets.load(data, **as_read, progress=loading)
     built_in = isinstance(data, str) and data in datasets.BUILT_IN
     return dataset, data if built_in else os.path.abspath(os.path.expanduser(os.fspath(data)))
 

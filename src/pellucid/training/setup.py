@@ -175,7 +175,8 @@ def facts(dataset: data.Dataset, parts: data.Split, begin: Beginning | None) -> 
         "data": dataset.name, "data_digest": digest(dataset),
         "split": {part: len(getattr(parts, part)) for part in ("train", "validation", "test")},
         "split_digest": split_digest(parts), "classes": list(dataset.classes),
-        "preprocessing": begin.model.preprocessing if begin else Preprocessing.from_images(parts.train.images),
+        "preprocessing": begin.model.preprocessing if begin else Preprocessing.from_images(
+            parts.train.images, fit=dataset.fit),
     }
 
 

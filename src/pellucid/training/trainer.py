@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
+from .. import calibration, evaluation
 from .. import data as datasets
-from .. import evaluation
 from ..model import Model, load
 from ..schedules import InTurn
 from . import augment
@@ -116,7 +116,9 @@ class Trainer:
             # The last epoch was a short one, for lack of time; in a longer run it goes on.
             self.state.losses = self.state.rows.pop()["train_loss"] * trained
         if self.state.best is not None:
-            self.kept.load_parameters(load(self.folder.best).parameters)
+            best = load(self.folder.best)
+            self.kept.load_parameters(best.parameters)
+            self.kept.calibration = best.calibration
             self._note_best(self.state.best)
 
     def _averages(self) -> dict[str, np.ndarray]:
@@ -162,8 +164,9 @@ class Trainer:
         complete = self.complete
         test = config.get("result", {}).get("test") if complete else None
         if complete and test is None:
-            found = self._evaluate(self.kept, self.parts.test).to_json()
-            test = {k: found[k] for k in ("count", "correct", "accuracy", "top", "log_loss")}
+            validation = self.parts.validation
+            self.kept.calibration = calibration.fit(self.kept, validation.images, validation.labels)
+            test = self._evaluate(self.kept, self.parts.test).summary()
             self.kept.record["test"] = test
             self.best_is_saved = False
         self._save(always=True)
@@ -240,6 +243,7 @@ class Trainer:
 
     def _keep(self, row: dict) -> None:
         self.best_is_saved = True  # meanwhile: half a copy must not be
+        self.kept.calibration = None  # it is of other weights
         self.kept.load_parameters(self.model.parameters)
         self._note_best(row)
         self.best_is_saved = False
