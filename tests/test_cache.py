@@ -401,7 +401,7 @@ def test_prediction_sees_what_training_saw(tmp_path, fit, channels):
     preprocessing = Preprocessing.from_images(data.images, fit=data.fit)
     assert preprocessing.fit == fit and len(data.images) == 6
     for file, image in zip(data.pictures.files, data.images, strict=True):
-        [(_, seen)] = read_images(str(root / file), preprocessing)
+        [(_, _, seen)] = read_images(str(root / file), preprocessing)
         np.testing.assert_array_equal(seen, image, file)
 
 

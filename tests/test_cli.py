@@ -229,7 +229,7 @@ class TestTrain:
         assert "--resume run" in assert_one_line(pellucid("train", "shapes.npz", "--out", "run", cwd=folder))
 
     @pytest.mark.parametrize("data, message", [
-        ("digit", "did you mean 'digits'?"), ("gone.npz", "gone.npz"), ("bar.png", "not supported"),
+        ("digit", "did you mean 'digits'?"), ("gone.npz", "gone.npz"), ("bar.png", "one picture is no data set"),
         ("~nobody-of-this-name/x.npz", "write the path in full"),
     ])
     def test_data_that_cannot_be_used(self, folder, data, message):

@@ -106,7 +106,7 @@ def test_pictures_are_called_by_their_files(work, capsys, monkeypatch, own_test)
     if own_test:
         other = Pictures(tuple("test/" + f for f in names.files), names.sizes, names.modes)
         dataset = replace(dataset, test_images=images, test_labels=labels, test_pictures=other)
-    monkeypatch.setattr(data, "load", lambda spec: dataset)
+    monkeypatch.setattr(data, "load", lambda spec, **options: dataset)
     result = json.loads(evaluate(capsys, "--csv", "images.csv", "--json")[0])
     expected = [("test/" if own_test else "") + f for f in names.files]
     assert [row["image"] for row in rows("images.csv")] == expected
@@ -120,7 +120,7 @@ def test_held_out_pictures_are_called_by_their_own_files(work, capsys, monkeypat
 
     names = Pictures(tuple(f"{i}.png" for i in range(COUNT)), np.full((COUNT, 2), 8), ("L",) * COUNT)
     dataset = replace(data.load("shapes.npz"), pictures=names)
-    monkeypatch.setattr(data, "load", lambda spec: dataset)
+    monkeypatch.setattr(data, "load", lambda spec, **options: dataset)
     parts, model = data.split(dataset, 3), pellucid.load("m.safetensors")
     model.record = {"data_digest": digest(dataset), "seed": 3, "split_digest": split_digest(parts)}
     model.save("m.safetensors")

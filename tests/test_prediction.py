@@ -211,8 +211,8 @@ def test_a_picture_that_would_unpack_to_more_than_memory_is_refused_by_its_heade
     bomb = b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
     (tmp_path / "bomb.png").write_bytes(bomb)
     found, ((path, error),) = answers(model, tmp_path / "bomb.png")
-    assert not found and str(error).startswith(path) and "3600000000 pixels" in str(error)
-    refused_member(model, around(tmp_path / "x.zip", content=bomb), "3600000000 pixels")
+    assert not found and str(error).startswith(path) and "by its header it has more than" in str(error)
+    refused_member(model, around(tmp_path / "x.zip", content=bomb), "by its header it has more than")
 
 
 def test_empty_and_unreadable_folders(model, tmp_path):

@@ -268,7 +268,7 @@ def train(
             progress = shown.enter_context(display())
 
         run = fit(
-            net, data, epochs=rounds, time=time, seed=seed or 0, out=resume or out, batch_size=batch_size, lr=lr,
+            net, data, epochs=rounds, time=time, seed=seed, out=resume or out, batch_size=batch_size, lr=lr,
             shift=shift, mirror=mirror, cutout=cutout, balance=balance, patience=patience, recipe=recipe,
             init=None if init is None else model_file(init), resume=resume is not None, size=size, fit_by=fit_by,
             progress=lambda p: progress(p), loading=functools.partial(reading, "reading images"), on_start=started,
