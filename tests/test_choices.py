@@ -338,3 +338,23 @@ def test_images_of_less_than_8_pixels_are_too_small_for_a_convnet():
         with pytest.raises(ValueError, match="width"):
             zoo.build("convnet", width=width)
     assert zoo.build("convnet", input_shape=(8, 8, 1)).output_shape == (10,)
+
+
+def test_less_time_gives_smaller_pictures(tmp_path, monkeypatch):
+    """As if every step took a time that goes by its pixels: 64x64 is too slow for the narrowest network, 48x48 not."""
+    from PIL import Image
+
+    monkeypatch.setenv("PELLUCID_CACHE", str(tmp_path / "cache"))
+    rng = np.random.default_rng(0)
+    for name in ("a", "b"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for number in range(24):
+            pixels = rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "photos" / name / f"{number}.png")
+    monkeypatch.setattr("pellucid.training.fit.measure", lambda setup, parts: plan.Pace(
+        6.0 if setup.network.input_shape[0] == 64 else 0.01, 0.0, 0.0))
+    seen = []
+    run = fit(data=tmp_path / "photos", time=60, out=False, seed=1, patience=1, on_start=lambda s, _: seen.append(s))
+    assert run.setup.network.input_shape == (48, 48, 3) and len(seen) == 1
+    asked = fit(data=tmp_path / "photos", time=30, size=64, out=False, patience=1)
+    assert asked.setup.network.input_shape == (64, 64, 3)

@@ -22,9 +22,9 @@ Pellucid: convolutional networks you can see through.
   pellucid train DATA           train a classifier on labelled images
   pellucid evaluate MODEL DATA  say how good a model is, class by class
   pellucid predict MODEL PATH   say what is in an image
+  pellucid data check DATA      find what is wrong with labelled images
   pellucid data labels DATA     list images whose label is probably wrong
   pellucid summary NET          list a network's layers, sizes and costs
-  pellucid data check DATA      find what is wrong with labelled images
 
 Try this first; it takes seconds and needs nothing else:
 

@@ -14,10 +14,10 @@ from .dataset import DataError, Dataset, Pictures
 from .digits import load_digits
 from .idx import find_idx, load_idx
 from .npz import load_images, load_npz
-from .pictures import is_picture
+from .pictures import SIZES, is_picture
 from .split import Part, Split, split
 
-__all__ = ["BUILT_IN", "DataError", "Dataset", "Part", "Pictures", "Split", "load", "load_images", "split",
+__all__ = ["BUILT_IN", "DataError", "Dataset", "Part", "Pictures", "SIZES", "Split", "load", "load_images", "split",
            "to_dataset"]
 
 FASHION_CLASSES = ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag",

@@ -25,9 +25,8 @@ from . import cache, zips
 from .arrays import require_memory
 from .dataset import DataError, Dataset, Pictures
 from .listing import PARTS, File, Source, find
-from .pictures import FITS, RULES, decode, is_grey, look, undisturbed
+from .pictures import FITS, RULES, SIZES, decode, is_grey, look, undisturbed
 
-SIZES = (32, 48, 64, 96, 128)  # of which one is chosen where pictures have no common size
 LARGEST_COMMON = 96  # pixels a side up to which a common size is kept
 LARGEST_SIZE = 4096
 _HEAD = 2**18  # bytes in which a picture's header is looked for first

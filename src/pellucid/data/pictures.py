@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 RULES = 1  # to be raised with every change by which a picture gives other pixels; caches of older rules are not used
 FITS = ("crop", "letterbox", "stretch")
+SIZES = (32, 48, 64, 96, 128)  # pixels a side, of which one is chosen where pictures have no common size
 MOST_PIXELS = 2**28
 MOST_ELONGATED = 256
 GREY_MODES = ("1", "L", "LA", "La", "I")  # and I;16 in its byte orders

@@ -59,8 +59,8 @@ def fit(
     network: a Network, the name of one in the zoo, or None for one that suits images and time (see `recipes`).
     data: what `pellucid.data.load` takes, a Dataset, or (images, labels) as arrays; None for "digits".
     epochs, time: how long. `time` is in seconds or like "2m": some steps are timed on a throwaway model, then the
-        network's width and the number of epochs are planned so that the schedule ends in time. With neither, about as
-        long as small data need.
+        network's width, the pictures' size and the number of epochs are planned so that the schedule ends in time.
+        With neither, about as long as small data need.
     seed: decides the split, the initial weights, the order of images and all other chance; at least 0, which is the
         default.
     out: the run folder, new or empty; None for runs/<data>-<network>-<n>, False for none at all.
@@ -92,7 +92,7 @@ def fit(
     weights before it, when loss or gradient is no longer finite; ValueError for settings and data that do not fit,
     OSError where `out` cannot be written.
     """
-    started = clock.perf_counter()
+    settings, started = dict(locals()), clock.perf_counter()
     if resume:
         _refuse_settings(network=network, time=time, batch_size=batch_size, optimizer=optimizer, lr=lr, shift=shift,
                          mirror=mirror, cutout=cutout, balance=balance, patience=patience, recipe=recipe, init=init,
@@ -141,7 +141,12 @@ def fit(
         ends = started + budget
         chosen, pace = _in_time(candidates, lambda c: prepare(c, dataset, plan, known, **asked), parts, ends,
                                 spending.least)
-        plan = planning.plan_for_time(plan, ends - clock.perf_counter(), pace)
+        left = ends - clock.perf_counter()
+        plan = planning.plan_for_time(plan, left, pace)
+        smaller = max((s for s in datasets.SIZES if s < min(dataset.input_shape[:2])), default=None)
+        chosen_freely = network is None and init is None and size is None and dataset.pictures is not None
+        if plan.epochs < spending.least and chosen_freely and smaller and left > 0:
+            return fit(**{**settings, "size": smaller, "time": left})  # too much for the narrowest network, too
         setup = prepare(chosen, dataset, plan, known, **asked)
     trainer = Trainer(setup, parts, progress)
     if begin:

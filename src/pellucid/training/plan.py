@@ -21,6 +21,8 @@ DEFAULT_EPOCHS = 5
 # Share of a time budget that is planned with; the rest is for what a few measured steps do not show.
 TIME_SHARE = 0.92
 
+WHOLE = 10  # epochs from which on time is planned in whole ones
+
 MOST_EPOCHS, MOST_STEPS = 10**6, 10**9
 
 
@@ -108,13 +110,16 @@ def plan(count: int, *, batch: int | None = None, epochs: int | None = None, eff
 
 
 def plan_for_time(draft: Plan, seconds: float, pace: Pace) -> Plan:
-    """`draft` with as many steps as fit into `seconds`: whole epochs where one fits, else part of one; at least one."""
+    """`draft` with as many steps as fit into `seconds`, at least one: whole epochs from WHOLE on, else the last is cut
+    short."""
     available = seconds * TIME_SHARE - pace.end
-    epochs = int(available // (draft.epoch_steps * pace.step + pace.epoch))
-    if epochs > 0:
-        return replace(draft, steps=epochs * draft.epoch_steps)
-    steps = int((available - pace.epoch) // pace.step)
-    return replace(draft, steps=min(max(steps, 1), draft.epoch_steps))
+    epoch = draft.epoch_steps * pace.step + pace.epoch
+    epochs = max(int(available // epoch), 0)
+    steps = epochs * draft.epoch_steps
+    if epochs < WHOLE:
+        rest = int((available - epochs * epoch - pace.epoch) // pace.step)
+        steps += min(max(rest, 0 if epochs else 1), draft.epoch_steps)
+    return replace(draft, steps=steps)
 
 
 def more_epochs(text: int | str) -> int:

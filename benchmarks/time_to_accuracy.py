@@ -1,0 +1,87 @@
+"""How accurate `pellucid train` is in a given time, from the start of the process to its end, over several seeds.
+
+    python benchmarks/time_to_accuracy.py CASE DATA [--seeds 3] [--json]
+
+Cases: mnist-99, mnist-99.5, fashion-93, cifar10-90, cifar10-94. DATA is what `pellucid train` takes; it must bring its
+own test images. The data are loaded once before the clock starts, so that pictures are decoded already; everything
+else counts: starting Python, reading, looking for copies, timing the machine, training, validation, the test. What is
+given is the mean test accuracy and the longest time of the seeds, beside what is asked for.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+
+import numpy as np
+from machine import described, record_header, teller
+
+from pellucid import data
+
+
+@dataclass(frozen=True)
+class Case:
+    """A test accuracy to reach, the seconds that it may take, and the arguments of `pellucid train` meant to do it."""
+
+    accuracy: float
+    seconds: float
+    arguments: tuple[str, ...]
+
+
+CASES = {
+    "mnist-99": Case(0.99, 12, ("--time", "11s")),
+    "mnist-99.5": Case(0.995, 90, ("--time", "88s", "--net", "convnet")),
+    "fashion-93": Case(0.93, 180, ("--time", "175s", "--net", "convnet", "--mirror")),
+    "cifar10-90": Case(0.90, 360, ("--time", "355s", "--net", "convnet")),
+    "cifar10-94": Case(0.94, 1080, ("--time", "1070s", "--net", "convnet")),
+}
+
+
+def run(case: Case, source: str, seed: int) -> dict:
+    """One training: its test accuracy and its time, from the start of the process to its end."""
+    with tempfile.TemporaryDirectory() as folder:
+        start = time.perf_counter()
+        done = subprocess.run(
+            [sys.executable, "-m", "pellucid", "train", source, "--seed", str(seed), "--out", f"{folder}/run", "--json",
+             *case.arguments], capture_output=True, text=True)
+        seconds = time.perf_counter() - start
+    if done.returncode:
+        sys.exit(done.stderr)
+    result = json.loads(done.stdout)
+    return {"seed": seed, "seconds": round(seconds, 1), "test_accuracy": result["test_accuracy"],
+            "epochs": result["epochs"], "parameters": result["parameters"]}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("case", choices=CASES, metavar="CASE")
+    parser.add_argument("data", metavar="DATA")
+    parser.add_argument("--seeds", type=int, default=3, help="runs (default 3)")
+    parser.add_argument("--json", action="store_true", help="one JSON record; the table goes to standard error")
+    options = parser.parse_args()
+    case, tell = CASES[options.case], teller(options.json)
+    if not data.load(options.data).has_test:
+        parser.error(f"{options.data} has no test images of its own")
+    record, runs = record_header("time_to_accuracy", ["numpy"]), []
+    tell(described(record))
+    tell(f"pellucid train {options.data} {' '.join(case.arguments)}")
+    for seed in range(options.seeds):
+        runs.append(run(case, options.data, seed))
+        tell("seed {seed}: {test_accuracy:.2%} in {seconds:.1f} s, {epochs} epochs".format(**runs[-1]))
+    accuracy = np.array([r["test_accuracy"] for r in runs])
+    slowest = max(r["seconds"] for r in runs)
+    reached = "reached" if accuracy.mean() >= case.accuracy and slowest <= case.seconds else "short"
+    tell(f"mean {accuracy.mean():.2%} (asked {case.accuracy:.2%}), at most {slowest:.1f} s (asked {case.seconds:.0f}): "
+         f"{reached}")
+    if options.json:
+        print(json.dumps({**record, "case": options.case, "arguments": case.arguments, "runs": runs,
+                          "mean_accuracy": float(accuracy.mean()), "longest_seconds": slowest}))
+
+
+if __name__ == "__main__":
+    main()
