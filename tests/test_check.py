@@ -227,6 +227,7 @@ def test_brief():
         "left out 2 images of which the test set holds a copy",
         "left out 1 training image of which the validation set holds a copy",
         "kept 5 images together that are copies of one another or belong together (2 groups, each in one part)",
+            "1 image stands in two classes as copies; pellucid data check names them",
     ]
 
 

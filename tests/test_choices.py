@@ -318,7 +318,7 @@ class TestRecipes:
 
     def test_effort_is_in_epochs(self, data):
         assert [plan.plan(60_000, effort=effort).epochs for effort in (0.5, 1.0, 3.0)] == [2, 5, 15]
-        assert fit(small(), data, recipe="fast", batch_size=64, out=False, patience=0).setup.plan.epochs == 600
+        assert fit(small(), data, recipe="fast", batch_size=64, out=False, patience=0).setup.plan.epochs == 30
         with pytest.raises(ValueError, match="best"):
             fit(small(), data, recipe="worst", out=False)
 
@@ -358,3 +358,32 @@ def test_less_time_gives_smaller_pictures(tmp_path, monkeypatch):
     assert run.setup.network.input_shape == (48, 48, 3) and len(seen) == 1
     asked = fit(data=tmp_path / "photos", time=30, size=64, out=False, patience=1)
     assert asked.setup.network.input_shape == (64, 64, 3)
+
+
+def test_a_few_pictures_are_learned_without_blowing_up():
+    """The default rate on a small folder: it goes with the small batch, so that no validation is worse than guessing by
+    much, and the end is better."""
+    images, labels = pictures(100, size=32, seed=3)
+    data = datasets.to_dataset("few", np.repeat(images, 3, axis=3), labels, classes=CLASSES)
+    run = fit(data=data, epochs=12, out=False, recipe="fast", seed=0)
+    assert run.setup.network_name == "convnet" and run.setup.plan.batch_size == 16
+    losses = [row["validation_loss"] for row in run.history]
+    assert max(losses) < 5 * np.log(3) and run.best["validation_loss"] < 0.7 * np.log(3)
+    assert run.test_accuracy > 0.8
+
+
+def test_a_run_can_be_resumed_from_before_its_first_step(data, tmp_path):
+    class Killed(BaseException):
+        pass
+
+    def kill(*_):
+        raise Killed
+
+    with pytest.MonkeyPatch.context() as patch:  # as a kill would leave it: nothing more is saved
+        patch.setattr("pellucid.training.trainer.Trainer._epoch", kill)
+        patch.setattr("pellucid.training.trainer.Trainer._best", kill)
+        with pytest.raises(Killed):
+            fit(small(), data, epochs=2, seed=5, out=tmp_path / "part")
+    fit(data=data, out=tmp_path / "part", resume=True)
+    fit(small(), data, epochs=2, seed=5, out=tmp_path / "whole")
+    assert_same_tensors(tmp_path / "whole" / "last.safetensors", tmp_path / "part" / "last.safetensors")

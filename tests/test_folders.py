@@ -525,3 +525,16 @@ def test_idx_files_come_first(tmp_path, monkeypatch):
     assert load("mnist").classes == ["ant", "bee"]
     write_idx(tmp_path / "mnist")
     refused(lambda: load("mnist"), "class '3'", "no image")  # the small IDX files lack classes of the ten
+
+
+def test_runs_among_the_pictures_are_no_class(tmp_path):
+    """Training that was started in the folder of the pictures leaves its runs there."""
+    root = tmp_path / "photos"
+    write_folder(root, tree(*classes(count=4)))
+    before = load(root)
+    for run in (root / "runs" / "photos-lenet-1", root / "mine"):
+        run.mkdir(parents=True)
+        (run / "config.json").write_text("{}")
+        (run / "last.safetensors").write_bytes(b"")
+    after = load(root)
+    assert after.classes == before.classes and after.digest == before.digest

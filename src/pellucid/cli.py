@@ -179,7 +179,9 @@ def overview(
 @command
 def train(
     data: Annotated[str | None, typer.Argument(
-        metavar="DATA", help="digits, mnist, fashion-mnist, an .npz file or a folder of IDX files.", show_default=False,
+        metavar="DATA", show_default=False,
+        help="A folder of pictures, class/picture or train/class/picture, or a zip of that; a .csv of path and label; "
+             "an .npz file; a folder of IDX files; digits, mnist, fashion-mnist or cifar10.",
     )] = None,
     net: Annotated[str | None, typer.Option(
         metavar="NAME", help="The network; one that suits images and time if not given.")] = None,
@@ -226,10 +228,10 @@ def train(
     \b
     Examples:
       pellucid train digits
-      pellucid train photos.npz --time 2m --out runs/photos
+      pellucid train photos/ --time 2m --out runs/photos
       pellucid train --resume runs/photos
       pellucid train --resume runs/photos --epochs +5
-      pellucid train other.npz --init runs/photos
+      pellucid train more.zip --init runs/photos
     """
     settings = {"--net": net, "--time": time, "--out": out, "--seed": seed, "--lr": lr, "--batch-size": batch_size,
                 "--shift": shift, "--mirror": mirror, "--cutout": cutout, "--balance": balance,

@@ -38,7 +38,8 @@ def check(data: Annotated[str, typer.Argument(metavar="DATA", help="As for train
 
 def labels(
     data: Annotated[str, typer.Argument(metavar="DATA", help="As for train; its own test images are left alone.")],
-    net: Annotated[str | None, typer.Option(metavar="NAME", help="The network, lenet if not given.")] = None,
+    net: Annotated[str | None, typer.Option(
+        metavar="NAME", help="The network; one that suits the images if not given.")] = None,
     folds: Annotated[int, typer.Option(min=2, metavar="N", help="Parts to judge, each by a model of its own.")] = 3,
     epochs: Annotated[int | None, typer.Option(min=1, metavar="N", help="Times to go through the images.")] = None,
     seed: Annotated[int, typer.Option(min=0, metavar="N", help="Decides everything random.")] = 0,

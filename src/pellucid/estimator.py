@@ -109,7 +109,8 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
         if budget is not None:
             pace = _pace(data, network, plan, self.label_smoothing)
             plan = planning.plan_for_time(plan, budget - (perf_counter() - started), pace)
-        step = TrainStep(model, plan.batch_size, default_optimizer(plan.steps, lr or highest_rate(network)),
+        highest = lr or highest_rate(network, plan)
+        step = TrainStep(model, plan.batch_size, default_optimizer(plan.steps, highest),
                          label_smoothing=self.label_smoothing, seed=seed)
         history = self._train(step, data, plan)
         self.classes_, self.input_shape_, self.scaler_ = classes, shape, data.scaler

@@ -126,7 +126,7 @@ def find_pictures(path: str) -> Iterator[tuple[str, Opener | Exception]]:
     if not found:
         yield path, FileNotFoundError(f"{path}: no file has a name like this")
     for each in found:
-        if not os.path.isdir(each):  # `photos/**` finds the folders too, and what is in them
+        if "**" not in path or not os.path.isdir(each):  # `photos/**` finds the folders too, and what is in them
             yield from _in_path(each)
 
 

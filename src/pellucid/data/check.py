@@ -102,6 +102,10 @@ def brief(dataset: Dataset, parts: Split) -> list[str]:
     if (sizes > 1).any():
         lines.append(f"kept {_count(int(sizes[sizes > 1].sum()), 'image')} together that are copies of one another or "
                      f"belong together ({_count(int((sizes > 1).sum()), 'group')}, each in one part)")
+    _, first, group = np.unique(parts.groups, return_index=True, return_inverse=True)
+    if count := len(np.unique(parts.groups[dataset.labels != dataset.labels[first][group]])):
+        lines.append(f"{_count(count, 'image')} stand{'s' * (count == 1)} in two classes as copies; "
+                     "pellucid data check names them")
     counts = np.bincount(parts.train.labels, minlength=len(dataset.classes))
     if _unbalanced(counts):
         most, least = counts.argmax(), counts.argmin()

@@ -88,6 +88,16 @@ def _ignored(name: str) -> bool:
     return name.startswith(".") or name.lower() in _IGNORED
 
 
+def _holds_runs(entry: os.DirEntry) -> bool:
+    """Whether this is what training leaves where it is started among the pictures: a run, or the folder of runs."""
+    if not entry.is_dir(follow_symlinks=False):
+        return False
+    folder = Path(entry.path)
+    if entry.name != "runs":
+        return (folder / "config.json").is_file() and (folder / "last.safetensors").is_file()
+    return any((run / "config.json").is_file() for run in folder.iterdir())
+
+
 def _walked(root: Path) -> tuple[Tree, str]:
     """The tree below a folder, and the fingerprint: names, sizes and times of change.
 
@@ -120,7 +130,7 @@ def _walked(root: Path) -> tuple[Tree, str]:
             tree.folders.add(parts)
         state.update(os.fsencode("/".join(parts)) + b"\0\0")
         for entry in found:
-            if not _ignored(entry.name):
+            if not _ignored(entry.name) and not _holds_runs(entry):
                 _note(tree, state, entry, (*parts, entry.name), waiting, links)
     return tree, state.hexdigest()
 

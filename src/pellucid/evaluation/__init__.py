@@ -78,6 +78,8 @@ def evaluate_on(
         part, images, labels = f"{dataset.name}, its test images", dataset.test_images, dataset.test_labels
     else:
         part, images, labels = f"{dataset.name}, all images", dataset.images, dataset.labels
+        if "data_digest" in model.record and set(dataset.classes) <= set(model.classes):
+            part += "; it is not told which of them the model was trained on, if any"
     files = pictures and tuple(pictures.files if indices is None else [pictures.files[i] for i in indices])
     return part, evaluate(model, images, matched(labels, dataset.classes, model.classes), files=files, indices=indices)
 

@@ -124,15 +124,18 @@ def _folds(dataset, folds: int, seed: int) -> list[tuple[np.ndarray, np.ndarray]
     """(indices to train on, indices to judge) a fold, stratified. Raises DataError, naming the class, where too few."""
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
-    from ..data import DataError
+    from ..data import DataError, duplicates
 
     counts = np.bincount(dataset.labels)
     # A model needs two images of a class, one to train on and one for validation, after a fold was taken away.
     needed = next(n for n in range(folds, 2 * folds + 1) if n - ceil(n / folds) >= 2)
-    kind = StratifiedKFold if dataset.groups is None else StratifiedGroupKFold
+    # Copies in other folds would vouch for each other's labels.
+    groups = duplicates.exact(dataset.images) if dataset.groups is None else dataset.groups
+    apart = len(np.unique(groups)) == len(groups)
+    kind = StratifiedKFold if apart else StratifiedGroupKFold
     if counts.min() >= needed:
         cut = kind(folds, shuffle=True, random_state=seed % 2**32)
-        found = list(cut.split(np.zeros(len(dataset.labels)), dataset.labels, dataset.groups))
+        found = list(cut.split(np.zeros(len(dataset.labels)), dataset.labels, None if apart else groups))
         left = np.min([np.bincount(dataset.labels[kept], minlength=len(counts)) for kept, _ in found], axis=0)
         if left.min() >= 2:
             return found

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from .. import data as datasets
+from .. import zoo
 from ..data.check import brief
 from ..model import load
 from ..network import Network
@@ -24,6 +25,8 @@ from .setup import Setup, check_same, facts, peak, prepare
 from .trainer import Run, Trainer, measure
 
 __all__ = ["Run", "fit"]
+
+SHORT = 20  # seconds of which timing another network would take too many
 
 
 def fit(
@@ -110,6 +113,10 @@ def fit(
     if network is not None and init is not None:
         raise ValueError("give a network or the model to start from, not both: that model brings its network")
     lr = None if lr is None else peak(lr)
+    if isinstance(network, str) and network not in zoo.names():
+        raise ValueError(f"no network is called {network!r}; there are {', '.join(zoo.names())}")
+    if out not in (None, False, True):
+        RunFolder.require_new(out)
     budget = None if time is None else planning.duration(time)
     spending = recipes.recipe_of(recipe)
     for name, value in (("mirror", mirror), ("balance", balance), ("averaging", averaging)):
@@ -124,7 +131,8 @@ def fit(
     dataset, source = _dataset("digits" if data is None else data, loading, **as_read)
     begin = None if start is None else finetune.beginning(start, init, len(dataset.classes))
     parts = datasets.split(dataset, seed)
-    plan = planning.plan(len(parts.train), batch=batch_size, epochs=epochs, effort=spending.effort)
+    plan = planning.plan(len(parts.train), batch=batch_size, epochs=epochs, effort=spending.effort,
+                         most=recipes.MOST_EPOCHS)
     candidates: list = [begin.network if begin else network]
     if candidates == [None]:
         candidates = recipes.networks(dataset.input_shape, spending)
@@ -145,7 +153,7 @@ def fit(
         plan = planning.plan_for_time(plan, left, pace)
         smaller = max((s for s in datasets.SIZES if s < min(dataset.input_shape[:2])), default=None)
         chosen_freely = network is None and init is None and size is None and dataset.pictures is not None
-        if plan.epochs < spending.least and chosen_freely and smaller and left > 0:
+        if plan.epochs < spending.least and chosen_freely and smaller and left > budget / 2:
             return fit(**{**settings, "size": smaller, "time": left})  # too much for the narrowest network, too
         setup = prepare(chosen, dataset, plan, known, **asked)
     trainer = Trainer(setup, parts, progress)
@@ -165,7 +173,7 @@ def _in_time(
     """The first of the networks for which there is time for `least` epochs until `ends`, or the last; and its pace.
 
     Only two are timed, because timing takes from the time: the first, from which the others' paces are told by their
-    multiply-adds, and the one that is taken.
+    multiply-adds, and the one that is taken, unless little time is left.
     """
     first = setup_of(candidates[0])
     pace = measure(first, parts)
@@ -175,7 +183,10 @@ def _in_time(
         guess = planning.plan_for_time(setup.plan, ends - clock.perf_counter(), pace.scaled(share))
         if guess.epochs >= least:
             break
-    return candidate, pace if candidate is candidates[0] else measure(setup, parts)
+    if candidate is candidates[0]:
+        return candidate, pace
+    short = ends - clock.perf_counter() < SHORT
+    return candidate, pace.scaled(share) if short else measure(setup, parts)
 
 
 def _resume(folder: RunFolder, data, more: int | None, progress, loading, on_start) -> Run:

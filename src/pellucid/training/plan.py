@@ -92,8 +92,11 @@ def batch_size(count: int) -> int:
     return min(max(1, count), 128, max(16, 2**power))
 
 
-def plan(count: int, *, batch: int | None = None, epochs: int | None = None, effort: float = 1.0) -> Plan:
-    """The plan for `count` training images; `effort` multiplies the number of epochs where none is given.
+def plan(
+    count: int, *, batch: int | None = None, epochs: int | None = None, effort: float = 1.0, most: int = MOST_EPOCHS
+) -> Plan:
+    """The plan for `count` training images. Where no number of epochs is given, `effort` multiplies it, and `most` is
+    the most before that.
 
     Images left over by whole batches wait for another epoch's order.
 
@@ -105,7 +108,7 @@ def plan(count: int, *, batch: int | None = None, epochs: int | None = None, eff
         raise ValueError(f"a batch of {batch} needs as many training images, and there are {count}; use a smaller one")
     batch = batch or batch_size(count)
     epoch_steps = count // batch
-    epochs = epochs or max(round(effort * max(DEFAULT_EPOCHS, DEFAULT_STEPS / epoch_steps)), 1)
+    epochs = epochs or max(round(effort * min(max(DEFAULT_EPOCHS, DEFAULT_STEPS / epoch_steps), most)), 1)
     return Plan(batch, epoch_steps, epochs * epoch_steps)
 
 

@@ -13,9 +13,13 @@ import numpy as np
 from ..layers import BatchNorm
 from ..network import Network
 from . import augment, handedness
+from .plan import Plan
 
+MOST_EPOCHS = 60  # where no number is given, of a standard recipe: more than that small folders do not need
 SMALL = 32  # pixels a side up to which grey images are small: digits, letters
-NORMED_LR, PLAIN_LR = 0.2, 0.05  # peaks of the learning rate, with batch normalisation and without
+# Peaks of the learning rate: with batch normalisation, for batches of 128; and without.
+NORMED_LR, PLAIN_LR = 0.2, 0.05
+FEW = 200  # steps
 UNEVEN = 2.0  # times as many images as the rarest class has, from which on classes are weighted
 
 
@@ -52,9 +56,13 @@ def networks(shape: tuple[int, int, int], recipe: Recipe) -> list[tuple[str, dic
     return [("convnet", {"width": width}) for width in recipe.widths]
 
 
-def highest_rate(network: Network) -> float:
-    """The peak of the learning rate."""
-    return NORMED_LR if any(isinstance(node.layer, BatchNorm) for node in network.nodes) else PLAIN_LR
+def highest_rate(network: Network, plan: Plan) -> float:
+    """The peak of the learning rate. With batch normalisation it goes with the batch (Goyal et al., "Accurate, large
+    minibatch SGD", 2017, section 2.1), and training of less than FEW steps has a lower one: its running statistics
+    could not follow."""
+    if any(isinstance(node.layer, BatchNorm) for node in network.nodes):
+        return NORMED_LR * plan.batch_size / 128 * min(1.0, plan.steps / FEW)
+    return PLAIN_LR
 
 
 def augmentation(

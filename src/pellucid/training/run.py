@@ -80,11 +80,16 @@ class RunFolder:
         if out is None:
             name = re.sub(r"[^A-Za-z0-9_.-]+", "-", name).strip("-.") or "run"
             return cls(files.check_writable(new_folder(files.check_writable("runs"), name)))
-        out = Path(out)
-        if out.is_dir() and next(out.iterdir(), None) is not None:
-            hint = f"continue it with --resume {out}, or " if cls(out).last.exists() else ""
+        cls.require_new(out)
+        return cls(files.check_writable(Path(out)))
+
+    @classmethod
+    def require_new(cls, out: str | os.PathLike) -> None:
+        """Raise ValueError when a folder holds files already."""
+        folder = Path(out)
+        if folder.is_dir() and next(folder.iterdir(), None) is not None:
+            hint = f"continue it with --resume {out}, or " if cls(folder).last.exists() else ""
             raise ValueError(f"the folder {out} is not empty; {hint}choose another one with --out")
-        return cls(files.check_writable(out))
 
     @classmethod
     def existing(cls, path: str | os.PathLike) -> RunFolder:

@@ -231,7 +231,7 @@ def prepare(
         patience = max(plan.epochs // 2, 10)
     return Setup(
         **known, network=network, network_name=name, source=source, seed=seed, plan=plan,
-        optimizer=optimizer or default_optimizer(plan.steps, lr or highest_rate(network)),
+        optimizer=optimizer or default_optimizer(plan.steps, lr or highest_rate(network, plan)),
         label_smoothing=float(label_smoothing), **asdict(changes),
         averaging=default_horizon(plan.epoch_steps, plan.steps) if averaging else 0,
         class_weights=class_weights, patience=whole("patience", patience, 0), notes=notes, recipe=recipe,

@@ -25,6 +25,7 @@ from .setup import Setup
 from .step import Diverged, TrainStep
 
 SAVE_EVERY = 1.0  # seconds between saves where epochs are shorter than that
+SAVE_WITHIN = 60.0  # seconds between saves within an epoch
 
 
 @dataclass
@@ -137,6 +138,10 @@ class Trainer:
         seconds_before = self.state.seconds
         with Interruption() as stop:
             try:
+                if self.folder and not self.folder.last.exists():
+                    # So that it can be resumed from now on, and a disk that is too small is known before any work.
+                    self._save(always=True)
+                    self.saved_at -= SAVE_EVERY  # the first epoch is worth a save as soon as it ends
                 while not self.complete and not stop.requested:
                     self._epoch(stop)
                     self.state.seconds = seconds_before + clock.perf_counter() - self.began
@@ -217,6 +222,8 @@ class Trainer:
             self.progress(self._progress(epoch, mean, speed, row, best))
             if stop.requested:
                 return
+            if row is None and clock.perf_counter() - self.saved_at > SAVE_WITHIN:
+                self._save()
 
     def _waits_since(self) -> int:
         """The epoch since which a better validation is waited for: the best one, or where epochs were added."""
