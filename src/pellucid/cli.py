@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import json
 import math
 import os
 import sys
@@ -15,6 +14,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from .cli_terminal import Unwritten, fail, flush_or_drop, one_line, printable, say, show, show_json
 
 OVERVIEW = """\
 Pellucid: convolutional networks you can see through.
@@ -64,30 +65,13 @@ def main(arguments: list[str] | None = None) -> None:
             raise
         status = getattr(e.__context__, "exit_code", 0)  # of a wrong command line, which it could not say
         unwritten = None if status else e
-    unwritten = _flush_or_drop(sys.stdout) or unwritten
+    unwritten = flush_or_drop(sys.stdout) or unwritten
     if unwritten is not None:
         status = 1
         if not isinstance(unwritten, BrokenPipeError):
             say(f"pellucid: cannot write to standard output: {unwritten.strerror or unwritten}")
-    _flush_or_drop(sys.stderr)
+    flush_or_drop(sys.stderr)
     raise SystemExit(status)
-
-
-class Unwritten(Exception):
-    """Standard output cannot be written to; the cause says why."""
-
-
-def _flush_or_drop(stream) -> OSError | None:
-    """Flush a stream. Where that fails, what it holds is dropped, so that Python's end does not try it again."""
-    try:
-        if stream is not None:
-            stream.flush()
-    except OSError as e:
-        null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, stream.fileno())
-        os.close(null)
-        return e
-    return None
 
 
 def command(function, group: typer.Typer = app):
@@ -107,50 +91,6 @@ def command(function, group: typer.Typer = app):
             fail(one_line(e))
 
     return group.command()(guarded)
-
-
-def fail(message: str) -> None:
-    """Say what is wrong and end with status 1."""
-    say(f"pellucid: {message}")
-    raise typer.Exit(1)
-
-
-def one_line(error: Exception) -> str:
-    """An error as one line. What is not an error of use is a fault of ours, and says so."""
-    text = printable(" ".join(str(error).split()))
-    if isinstance(error, RuntimeError) and "home directory" in text:
-        return "whose home a path with ~ means cannot be told; write the path in full"
-    if isinstance(error, MemoryError):
-        return text or "there is not enough memory; use smaller images, fewer of them, or a smaller --batch-size"
-    if isinstance(error, ImportError):
-        return f"{text}; install it with pip, or install pellucid again"
-    if isinstance(error, ValueError | OSError) and text:
-        return text
-    return f"internal error, {type(error).__name__}: {text}; PELLUCID_TRACEBACK=1 shows where. Please report it"
-
-
-def say(text: str) -> None:
-    """A line for people, on standard error where there is one: who closed it does not want to know."""
-    if sys.stderr is not None:
-        with contextlib.suppress(OSError, ValueError):
-            print(text, file=sys.stderr, flush=True)
-
-
-def show(text: str) -> None:
-    """A result, on standard output. Raises Unwritten."""
-    try:
-        print(text, flush=True)
-    except OSError as e:
-        raise Unwritten from e
-
-
-def show_json(value: dict) -> None:
-    show(json.dumps(value, allow_nan=False))
-
-
-def printable(text: str) -> str:
-    """A text with control characters, line ends and bytes that are no text as escapes, so that it stays one line."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def show_version(wanted: bool) -> None:

@@ -7,7 +7,7 @@ import textwrap
 import time
 from typing import TYPE_CHECKING, TextIO
 
-from .cli import printable
+from .cli_terminal import printable
 from .cli_text import number
 from .training.progress import Forgiving
 

@@ -9,7 +9,8 @@ from typing import Annotated
 
 import typer
 
-from .cli import Json, Threads, command, data_app, say, set_threads, show, show_json
+from .cli import Json, Threads, command, data_app, set_threads
+from .cli_terminal import say, show, show_json
 
 
 def check(data: Annotated[str, typer.Argument(metavar="DATA", help="As for train.")], as_json: Json = False) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from typing import TYPE_CHECKING
 
-from .cli import printable
+from .cli_terminal import printable
 from .cli_text import number
 from .training.progress import percent
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-from .cli import one_line, printable, say, show
+from .cli_terminal import one_line, printable, say, show
 from .cli_text import number
 from .files import csv_file
 

@@ -7,7 +7,7 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .cli import printable
+from .cli_terminal import printable
 from .processors import threads
 from .summary import by
 from .training.plan import spoken

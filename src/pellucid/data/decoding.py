@@ -11,7 +11,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from functools import cached_property
 from hashlib import blake2b
 from math import prod
@@ -296,7 +296,8 @@ def _in_processes(function: Callable, tasks: list[tuple], workers: int) -> Itera
     try:
         waiting = deque()
         for task in tasks:
-            waiting.append(executor.submit(function, *task))
+            with _without_interrupts():  # which a process inherits that is started now
+                waiting.append(executor.submit(function, *task))
             if len(waiting) > 2 * workers:  # not all at once: results wait in memory
                 yield waiting.popleft().result()
         while waiting:
@@ -306,6 +307,16 @@ def _in_processes(function: Callable, tasks: list[tuple], workers: int) -> Itera
                         "if memory ran out, set PELLUCID_THREADS to a smaller number") from None
     finally:
         executor.shutdown(wait=True, kill_workers=True)
+
+
+@contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """Ctrl-C waits until the block ends, and reaches no process that is started within."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _begin(parent: int) -> None:
