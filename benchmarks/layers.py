@@ -19,6 +19,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from ceilings import copy_bandwidth
+from kernels import LEAST, OUTSIDE
 from machine import arguments, best_peer, described, interleaved, medians, record_header, teller
 
 import pellucid
@@ -30,9 +31,6 @@ from pellucid.layers import GELU, AvgPool, BatchNorm, Dense, GlobalAvgPool, MaxP
 from pellucid.layers.base import Layer
 from pellucid.network import Network
 from pellucid.optim import SGD, Adam
-
-OUTSIDE = ("input_f32", "store_f32")  # from arrays to the engine's memory and back
-LEAST = 0.01  # seconds of calls that make one timed run
 
 
 @dataclass(frozen=True)

@@ -138,7 +138,7 @@ def test_what_a_zip_may_not_hold(model, tmp_path, monkeypatch):
     refused_member(model, around(tmp_path / "bz2.zip", content=encoded(2), kind=zipfile.ZIP_BZIP2), "method")
     refused_member(model, around(tmp_path / "text.zip", content=b"no picture"), "not an image")
     refused_member(model, around(tmp_path / "cut.zip", content=encoded(2)[:60]), "truncated")
-    monkeypatch.setattr(prediction, "MAX_MEMBER", 10_000)
+    monkeypatch.setattr("pellucid.data.zips.LARGEST_FILE", 10_000)
     refused_member(model, around(tmp_path / "bomb.zip", content=bytes(20_000)), "claims 20,000 bytes", "10,000")
 
 
@@ -155,7 +155,7 @@ def test_zips_that_lie(model, tmp_path):
     refused_member(model, bomb, "claims 200,000,000 bytes")
     damaged = around(tmp_path / "crc.zip", content=encoded(2), kind=zipfile.ZIP_STORED)
     patched(damaged, encoded(2), encoded(2)[:-5] + b"12345", 1)
-    refused_member(model, damaged, "damaged in the zip")
+    refused_member(model, damaged, "the zip is damaged")
     locked = around(tmp_path / "locked.zip", content=encoded(2))
     content = bytearray(locked.read_bytes())
     for mark, place in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):

@@ -188,10 +188,12 @@ def train(
         raise typer.BadParameter("give --epochs or --time, not both")
     if init is not None and (given := [name for name in ("--net", "--size", "--fit") if settings[name] is not None]):
         raise typer.BadParameter(f"--init brings its own network and size; leave out {', '.join(given)}")
-    if recipe not in (None, "fast", "standard", "best"):
-        raise typer.BadParameter(f"--recipe must be fast, standard or best, got {recipe!r}")
-    if fit_by not in (None, "crop", "letterbox", "stretch"):
-        raise typer.BadParameter(f"--fit must be crop, letterbox or stretch, got {fit_by!r}")
+    from .data.pictures import FITS
+    from .training.recipes import RECIPES
+
+    for name, value, known in (("--recipe", recipe, RECIPES), ("--fit", fit_by, FITS)):
+        if value is not None and value not in known:
+            raise typer.BadParameter(f"{name} must be one of {', '.join(known)}, got {value!r}")
     if time is not None:
         _check_duration(time)
     rounds = None if epochs is None else _epochs(epochs, resume is not None)

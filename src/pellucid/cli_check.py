@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import textwrap
 import time
 from typing import TYPE_CHECKING, TextIO
 
 from .cli_terminal import printable
 from .cli_text import number
+from .training import progress
 from .training.progress import Forgiving
 
 if TYPE_CHECKING:
@@ -75,19 +75,12 @@ def display(stream: TextIO | None) -> Lines | Live:
     return Live(stream) if stream.isatty() else Lines(stream)
 
 
-class Lines:
+class Lines(progress.Lines):
     """A plain line every `interval` seconds, none where all is done sooner."""
-
-    def __init__(self, stream: Forgiving, interval: float = 2.0):
-        self.stream, self.interval = stream, interval
-        self.shown_at = -math.inf
 
     def __enter__(self) -> Lines:
         self.shown_at = time.monotonic()
         return self
-
-    def __exit__(self, *error) -> None:
-        pass
 
     def __call__(self, stage: str, done: int, count: int) -> None:
         if time.monotonic() - self.shown_at >= self.interval:
@@ -96,7 +89,7 @@ class Lines:
             self.stream.flush()
 
 
-class Live:
+class Live(progress.Live):
     """One line with a bar that is rewritten in place, on a terminal."""
 
     def __init__(self, stream: Forgiving):
@@ -107,13 +100,6 @@ class Live:
         self.bar = Bar(TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(),
                        TimeRemainingColumn(), console=Console(file=stream), transient=True, refresh_per_second=8)
         self.task = None
-
-    def __enter__(self) -> Live:
-        self.bar.start()
-        return self
-
-    def __exit__(self, *error) -> None:
-        self.bar.stop()
 
     def __call__(self, stage: str, done: int, count: int) -> None:
         if self.task is None:

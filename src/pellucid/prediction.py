@@ -7,21 +7,15 @@ takes the memory of a few.
 from __future__ import annotations
 
 import glob
-import io
 import os
-import re
-import stat
-import struct
-import zipfile
-import zlib
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
-from .data.npz import DEFLATE_RATIO
+from .data import zips
+from .data.listing import LEADS_OUT, ignored
 from .data.pictures import ENDINGS, decode, is_picture
 from .files import open_file
 
@@ -32,10 +26,9 @@ if TYPE_CHECKING:
     from .preprocessing import Preprocessing
 
 BATCH = 64
-MAX_MEMBER = 2**28  # bytes that a picture's file may have
 
 Failure = tuple[str, Exception]
-Opener = Callable[[], AbstractContextManager[BinaryIO]]
+Reader = Callable[[], bytes]
 
 
 def predict_files(model: Model, paths: Iterable[str], *, reject: bool = True) -> Iterator[dict | Failure]:
@@ -94,10 +87,9 @@ def read_images(path: str, preprocessing: Preprocessing) -> Iterator[tuple[str, 
             yield name, None, image
 
 
-def _decoded(name: str, source: Opener, preprocessing: Preprocessing) -> np.ndarray:
+def _decoded(name: str, read: Reader, preprocessing: Preprocessing) -> np.ndarray:
     """A picture as the model reads it. Raises OSError or ValueError, whatever is wrong with it."""
-    with source() as file:
-        content = file.read()
+    content = read()
     try:
         return decode(content, preprocessing.input_shape, preprocessing.fit)[0]
     except ValueError as e:
@@ -114,8 +106,8 @@ def _picture(image: np.ndarray) -> Image:
 # Finding pictures.
 
 
-def find_pictures(path: str) -> Iterator[tuple[str, Opener | Exception]]:
-    """The picture files behind a path, each with what opens it or why it cannot be used.
+def find_pictures(path: str) -> Iterator[tuple[str, Reader | Exception]]:
+    """The picture files behind a path, each with what reads it or why it cannot be used.
 
     A path that exists is what it is; else one with `*`, `?` or `[` is a pattern, where `**` is any depth of folders.
     """
@@ -130,13 +122,13 @@ def find_pictures(path: str) -> Iterator[tuple[str, Opener | Exception]]:
             yield from _in_path(each)
 
 
-def _in_path(path: str) -> Iterator[tuple[str, Opener | Exception]]:
+def _in_path(path: str) -> Iterator[tuple[str, Reader | Exception]]:
     if os.path.isdir(path):
         found = _in_folder(path)
     elif Path(path).suffix.lower() == ".zip":
         found = _in_zip(path)
     else:
-        yield path, lambda: _opened(path)
+        yield path, lambda: _content(path)
         return
     empty = True
     for item in found:
@@ -146,77 +138,49 @@ def _in_path(path: str) -> Iterator[tuple[str, Opener | Exception]]:
         yield path, ValueError(f"{path}: no pictures in it, whose names end in {', '.join(sorted(ENDINGS))}")
 
 
-def _in_folder(path: str) -> Iterator[tuple[str, Opener | Exception]]:
+def _in_folder(path: str) -> Iterator[tuple[str, Reader | Exception]]:
     unread: list[OSError] = []
     for folder, folders, files in os.walk(path, onerror=unread.append):
-        folders[:] = sorted(name for name in folders if not _is_junk(name))
+        folders[:] = sorted(name for name in folders if not ignored(name))
         for error in unread:
             yield error.filename, PermissionError(f"{error.filename}: the folder cannot be read: {error.strerror}")
         unread.clear()
         for name in sorted(files):
-            if _is_wanted(name):
+            if is_picture(name) and not ignored(name):
                 file = os.path.join(folder, name)
-                yield file, lambda file=file: _opened(file)
+                yield file, lambda file=file: _content(file)
     for error in unread:
         yield error.filename, PermissionError(f"{error.filename}: the folder cannot be read: {error.strerror}")
 
 
-def _in_zip(path: str) -> Iterator[tuple[str, Opener | Exception]]:
+def _in_zip(path: str) -> Iterator[tuple[str, Reader | Exception]]:
     try:
-        with open_file(path) as (file, size), zipfile.ZipFile(file) as archive:
-            members = archive.infolist()
-            if sum(m.compress_size for m in members) > size:
-                raise ValueError(f"{path}: its parts overlap, so it would unpack to more than it holds; not read")
-            for member in members:
-                parts = re.split(r"[/\\]", member.filename)
-                if member.is_dir() or any(map(_is_junk, parts)) or not _is_wanted(parts[-1]):
+        with open_file(path) as (file, _):
+            for given, member in zips.members(path):
+                parts, hostile = zips.parts_of(given)
+                if given.endswith("/") or any(map(ignored, (p for p in parts if p != ".."))) or not is_picture(given):
                     continue
-                name = f"{path}/{member.filename}"
-                yield name, lambda name=name, member=member: _opened_member(name, archive, member)
-    except (zipfile.BadZipFile, NotImplementedError, UnicodeDecodeError, OverflowError, struct.error) as e:
-        yield path, ValueError(f"{path}: not a sound zip file ({e}); pack it again")
+                name, refused = f"{path}/{given}", LEADS_OUT if hostile else member
+                if isinstance(refused, str):
+                    yield name, ValueError(f"{name}: {refused}")
+                else:
+                    yield name, lambda name=name, member=member: _member(name, file, member)
     except (OSError, ValueError) as e:
         yield path, e
 
 
-def _is_junk(name: str) -> bool:
-    """Whether a file or folder is hidden, or of those that macOS puts into zips. `..` is dealt with elsewhere."""
-    return name == "__MACOSX" or name.startswith(".") and name not in (".", "..")
-
-
-def _is_wanted(name: str) -> bool:
-    return is_picture(name) and not name.startswith(".")
-
-
-@contextmanager
-def _opened(path: str) -> Iterator[BinaryIO]:
-    with open_file(path) as (file, size):
-        if size > MAX_MEMBER:
-            raise ValueError(f"{path}: of {size:,} bytes; at most {MAX_MEMBER:,} are read")
-        yield file
-
-
-@contextmanager
-def _opened_member(name: str, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Iterator[BinaryIO]:
-    """A file in a zip, read into memory after its claims were checked. Raises ValueError for one that is refused."""
-    given = member.orig_filename
-    if given.startswith(("/", "\\")) or re.match(r"[A-Za-z]:", given) or ".." in re.split(r"[/\\]", given) \
-            or "\0" in given:
-        raise ValueError(f"{name}: its name leads out of the zip; not read")
-    if stat.S_ISLNK(member.external_attr >> 16):
-        raise ValueError(f"{name}: a symbolic link, which is not followed in a zip; pack the picture itself")
-    if member.flag_bits & 1:
-        raise ValueError(f"{name}: encrypted; pack it again without a password")
-    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # others can grow without bound
-        raise ValueError(f"{name}: packed by another method than deflate, which is not read; pack it again")
-    if member.file_size > MAX_MEMBER or member.file_size > DEFLATE_RATIO * (member.compress_size + 1):
-        raise ValueError(f"{name}: claims {member.file_size:,} bytes in {member.compress_size:,} compressed ones; at "
-                         f"most {MAX_MEMBER:,}, and no more than the method can hold, are read")
+def _member(name: str, file: BinaryIO, member: zips.Member) -> bytes:
     try:
-        content = archive.read(member)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as e:
-        raise ValueError(f"{name}: damaged in the zip ({e}); pack it again") from None
-    yield io.BytesIO(content)
+        return zips.read(file, member)
+    except ValueError as e:
+        raise ValueError(f"{name}: {e}") from None
+
+
+def _content(path: str) -> bytes:
+    with open_file(path) as (file, size):
+        if size > zips.LARGEST_FILE:
+            raise ValueError(f"{path}: of {size:,} bytes; at most {zips.LARGEST_FILE:,} are read")
+        return file.read()
 
 
 # Asking the model.

@@ -17,7 +17,7 @@ import numpy as np
 from ..files import open_file
 from .arrays import require_memory, to_dataset
 from .dataset import DataError, Dataset
-from .npz import DEFLATE_RATIO
+from .zips import DEFLATE_RATIO
 
 TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 TRAINING, TEST = ("train",), ("t10k", "test")  # what file names call the two sets

@@ -22,6 +22,7 @@ from .pictures import is_picture
 PARTS = ("train", "validation", "test")
 SPLITS = {"train": "train", "training": "train", "val": "validation", "valid": "validation",
           "validation": "validation", "test": "test", "eval": "test", "evaluation": "test"}
+LEADS_OUT = "its name leads out of the zip"
 _IGNORED = {"__macosx", "@eadir", "$recycle.bin", "lost+found"}
 
 
@@ -84,7 +85,8 @@ def shown(name: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
 
 
-def _ignored(name: str) -> bool:
+def ignored(name: str) -> bool:
+    """Whether a file or folder is hidden, or one that systems put beside pictures."""
     return name.startswith(".") or name.lower() in _IGNORED
 
 
@@ -130,7 +132,7 @@ def _walked(root: Path) -> tuple[Tree, str]:
             tree.folders.add(parts)
         state.update(os.fsencode("/".join(parts)) + b"\0\0")
         for entry in found:
-            if not _ignored(entry.name) and not _holds_runs(entry):
+            if not ignored(entry.name) and not _holds_runs(entry):
                 _note(tree, state, entry, (*parts, entry.name), waiting, links)
     return tree, state.hexdigest()
 
@@ -167,19 +169,16 @@ def unreadable(status: os.stat_result) -> str:
 def _zipped(path: Path) -> Tree:
     tree = Tree()
     for name, member in zips.members(path):
-        # Some programs write backslashes, and "./" before every name.
-        plain = name.replace("\\", "/")
-        parts = tuple(p for p in plain.split("/") if p not in ("", "."))
-        if not parts or any(map(_ignored, (p for p in parts if p != ".."))):
+        parts, hostile = zips.parts_of(name)
+        if not parts or any(map(ignored, (p for p in parts if p != ".."))):
             continue
-        hostile = ".." in parts or plain.startswith("/") or ":" in parts[0]
+        folder = name.endswith(("/", "\\"))
         if not hostile:
-            deepest = len(parts) if plain.endswith("/") else len(parts) - 1
-            tree.folders.update(parts[:i] for i in range(1, deepest + 1))
-        if plain.endswith("/") or not is_picture(parts[-1]):
+            tree.folders.update(parts[:i] for i in range(1, len(parts) + folder))
+        if folder or not is_picture(parts[-1]):
             continue
         if hostile:
-            tree.left_out.append((shown(name), "its name leads out of the zip"))
+            tree.left_out.append((shown(name), LEADS_OUT))
         elif isinstance(member, str):
             tree.left_out.append((shown(name), member))
         elif parts in tree.pictures:

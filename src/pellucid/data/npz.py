@@ -23,11 +23,11 @@ from numpy.lib import format as npy
 from ..files import open_file
 from .arrays import require_memory, to_dataset, to_images
 from .dataset import DataError, Dataset
+from .zips import DEFLATE_RATIO
 
 TRAINING_NAMES = (("images", "labels"), ("x", "y"), ("X", "y"), ("x_train", "y_train"), ("X_train", "y_train"),
                   ("train_images", "train_labels"))
 TEST_NAMES = (("x_test", "y_test"), ("X_test", "y_test"), ("test_images", "test_labels"))
-DEFLATE_RATIO = 1032  # the most that deflate can shrink anything (zlib's technical notes), so the most to believe
 
 
 def load_npz(path: str | os.PathLike) -> Dataset:

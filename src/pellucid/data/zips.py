@@ -7,6 +7,7 @@ several processes read one zip without each reading a directory of 60,000 names.
 from __future__ import annotations
 
 import os
+import stat
 import zipfile
 import zlib
 from hashlib import blake2b
@@ -15,6 +16,7 @@ from typing import BinaryIO, NamedTuple
 from ..files import open_file
 from .dataset import DataError
 
+DEFLATE_RATIO = 1032  # the most that deflate can shrink anything (zlib's technical notes), so the most to believe
 LARGEST_FILE = 2**28  # bytes of one picture's file, packed or not
 _LARGEST_DIRECTORY = 2**28
 _END, _LONGEST_END = b"PK\x05\x06", 22 + 65535  # the end record, and its size with the longest comment
@@ -54,8 +56,13 @@ def fingerprint(path: str | os.PathLike) -> str:
 def members(path: str | os.PathLike) -> list[tuple[str, Member | str]]:
     """(name, where it stands) of all that a zip holds, or (name, why it cannot be read). Raises DataError."""
     try:
-        with open_file(path) as (file, _), zipfile.ZipFile(file) as archive:
-            return [(info.filename, _member(info)) for info in archive.infolist()]
+        with open_file(path) as (file, size), zipfile.ZipFile(file) as archive:
+            found = archive.infolist()
+            if sum(info.compress_size for info in found) > size:
+                raise DataError(f"{path}: its parts overlap, so it would unpack to more than it holds; not read")
+            return [(info.filename, _member(info)) for info in found]
+    except DataError:
+        raise
     except OSError as e:
         raise DataError(str(e)) from None
     except Exception as e:  # what `zipfile` raises for damaged directories is not only BadZipFile
@@ -63,13 +70,24 @@ def members(path: str | os.PathLike) -> list[tuple[str, Member | str]]:
                         "make it again") from None
 
 
+def parts_of(name: str) -> tuple[tuple[str, ...], bool]:
+    """A name in a zip as folders and file, and whether it leads out of the zip."""
+    plain = name.replace("\\", "/")  # some programs write backslashes, and "./" before every name
+    parts = tuple(p for p in plain.split("/") if p not in ("", "."))
+    return parts, ".." in parts or plain.startswith("/") or bool(parts) and ":" in parts[0]
+
+
 def _member(info: zipfile.ZipInfo) -> Member | str:
+    if stat.S_ISLNK(info.external_attr >> 16):
+        return "a symbolic link, which is not followed in a zip; pack the picture itself"
     if info.flag_bits & 1:
         return "encrypted; unpack it with its password and give the folder"
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         return f"packed by method {info.compress_type}; only stored and deflated files are read: zip it again"
-    if max(info.file_size, info.compress_size) > LARGEST_FILE:
-        return f"claims {max(info.file_size, info.compress_size):,} bytes, at most {LARGEST_FILE:,} are read"
+    size, packed = info.file_size, info.compress_size
+    if max(size, packed) > LARGEST_FILE or size > DEFLATE_RATIO * (packed + 1):
+        return (f"claims {size:,} bytes in {packed:,} packed ones; at most {LARGEST_FILE:,}, and no more than the "
+                "method can hold, are read")
     return Member(info.header_offset, info.compress_size, info.file_size, info.compress_type, info.CRC)
 
 

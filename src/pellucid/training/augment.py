@@ -7,7 +7,7 @@ epoch sees what an unbroken run sees.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -45,9 +45,6 @@ class Augmentation:
             return images
 
         return change
-
-    def to_json(self) -> dict:
-        return asdict(self)
 
 
 def generator(seed: int, epoch: int, stream: int) -> np.random.Generator:

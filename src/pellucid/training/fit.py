@@ -113,14 +113,14 @@ def fit(
     if network is not None and init is not None:
         raise ValueError("give a network or the model to start from, not both: that model brings its network")
     lr = None if lr is None else peak(lr)
-    if isinstance(network, str) and network not in zoo.names():
-        raise ValueError(f"no network is called {network!r}; there are {', '.join(zoo.names())}")
-    if out not in (None, False, True):
+    if isinstance(network, str):
+        zoo.require(network)  # before anything is read
+    if out is not None and not isinstance(out, bool):
         RunFolder.require_new(out)
     budget = None if time is None else planning.duration(time)
     spending = recipes.recipe_of(recipe)
     for name, value in (("mirror", mirror), ("balance", balance), ("averaging", averaging)):
-        if value not in (None, True, False) or isinstance(value, int) and not isinstance(value, bool):
+        if value is not None and not isinstance(value, bool):
             raise ValueError(f"{name} must be True, False or None, got {value!r}")
     start = None if init is None else load(init)
     if start is not None:

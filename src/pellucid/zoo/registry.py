@@ -24,14 +24,19 @@ def names() -> list[str]:
     return sorted(NETWORKS)
 
 
+def require(name: str) -> None:
+    """Raise ValueError for a name that `build` does not know."""
+    if not isinstance(name, str) or name not in NETWORKS:
+        raise ValueError(f"no network is called {name!r}; there are {', '.join(names())}")
+
+
 def build(name: str, *, input_shape: Shape | None = None, classes: int | None = None, **options) -> Network:
     """The network of that name for images of `input_shape` (H, W, C) and that many classes.
 
     What is not given is as in the network's source. Raises ValueError for an unknown name or option, and for
     shapes that do not fit, such as an image too small to be pooled that often.
     """
-    if not isinstance(name, str) or name not in NETWORKS:
-        raise ValueError(f"no network is called {name!r}; there are {', '.join(names())}")
+    require(name)
     if classes is not None and (not isinstance(classes, int) or isinstance(classes, bool) or classes < 1):
         raise ValueError(f"classes must be a positive integer, got {classes!r}")
     known = [p for p in inspect.signature(NETWORKS[name]).parameters if p not in ("input_shape", "classes")]
