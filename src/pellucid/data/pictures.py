@@ -26,7 +26,7 @@ import numpy as np
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-RULES = 1  # to be raised with every change by which a picture gives other pixels; caches of older rules are not used
+RULES = 2  # to be raised with every change by which a picture gives other pixels; caches of older rules are not used
 FITS = ("crop", "letterbox", "stretch")
 SIZES = (32, 48, 64, 96, 128)  # pixels a side, of which one is chosen where pictures have no common size
 MOST_PIXELS = 2**28
@@ -220,7 +220,8 @@ def _resized(image: Image, width: int, height: int, fit: str) -> Image:
     bilinear = pillow.Resampling.BILINEAR
     if fit == "crop":
         scale = min(image.width / width, image.height / height)
-        left, top = (image.width - width * scale) / 2, (image.height - height * scale) / 2
+        # Rounding may make the box larger than the picture by a last digit.
+        left, top = max(image.width - width * scale, 0) / 2, max(image.height - height * scale, 0) / 2
         box = (left, top, min(left + width * scale, image.width), min(top + height * scale, image.height))
         return image.resize((width, height), bilinear, box=box)
     if fit == "letterbox":
