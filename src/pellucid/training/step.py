@@ -17,6 +17,7 @@ from ..geometry import UPDATE
 from ..layers.activation import Softmax
 from ..layers.dropout import mix
 from ..layers.loss import CrossEntropy
+from ..muon import Muon
 from ..optim import Optimiser
 
 if TYPE_CHECKING:
@@ -69,7 +70,9 @@ class TrainStep:
         self._statistics = np.empty_like(self._parameters.flat[size:])  # running means and variances before a step
         self._sums = np.empty(-(-size // UPDATE), np.float32)
         self._sum = self._plan.library.kernel("chunk_sums").bind(g=self._gradient.flat[:size], sums=self._sums)
-        self._updates = [self._update_of(part, factor) for part, factor in self._parts(factors or {})]
+        factors = self._checked_factors(factors or {})
+        self._updates = [self._update_of(part, factor) for part, factor in self._parts(factors)]
+        self._muon = self._muon_of(factors)
 
     def __call__(self, images: np.ndarray, labels: np.ndarray) -> float:
         """Raises Diverged, before anything is updated, when the loss or a gradient is not finite; ValueError for
@@ -93,26 +96,41 @@ class TrainStep:
         for factor, rates, _ in self._updates:
             rates[:] = self.optimizer.rates(self.steps, factor)
         plan.library.run([call for _, _, call in self._updates])
+        if self._muon:
+            self._muon(self.lr)
         self.steps += 1
         self.model.changed()
         return loss
 
-    def _parts(self, factors: Mapping[str, float]) -> list[tuple[slice, float]]:
-        """Stretches of the trainable parameters that have one factor each."""
-        buffer, parameters = self._parameters, self.model.network.parameters()
-        names = sorted((n for n, p in parameters.items() if p.trainable), key=buffer.offsets.get)
+    def _checked_factors(self, factors: Mapping[str, float]) -> dict[str, float]:
+        """The factor of every trainable parameter, in the order they have in memory."""
+        offsets, parameters = self._parameters.offsets, self.model.network.parameters()
+        names = sorted((n for n, p in parameters.items() if p.trainable), key=offsets.get)
         if unknown := sorted(set(factors) - set(names)):
             raise ValueError(f"factors name what the network does not train: {', '.join(unknown[:5])}")
         if wrong := [f for f in factors.values() if not isinstance(f, Real) or not 0 <= f < float("inf")]:
             raise ValueError(f"a factor must be a finite number, at least 0, got {wrong[0]!r}")
-        ends = [*(buffer.offsets[name] for name in names[1:]), buffer.trainable_size]
-        parts: list[tuple[slice, float]] = []
-        for name, end in zip(names, ends, strict=True):
-            factor, start = float(factors.get(name, 1.0)), buffer.offsets[name]
-            if parts and parts[-1][1] == factor:
+        return {name: float(factors.get(name, 1.0)) for name in names}
+
+    def _parts(self, factors: dict[str, float]) -> list[tuple[slice, float]]:
+        """Stretches of the trainable parameters that move number by number and have one factor each."""
+        buffer, parts = self._parameters, []
+        ends = [*(buffer.offsets[name] for name in list(factors)[1:]), buffer.trainable_size]
+        for (name, factor), end in zip(factors.items(), ends, strict=True):
+            start = buffer.offsets[name]
+            if self.optimizer.orthogonalises(buffer.shapes[name]):
+                continue
+            if parts and parts[-1][1] == factor and parts[-1][0].stop == start:
                 start = parts.pop()[0].start
             parts.append((slice(start, end), factor))
         return parts
+
+    def _muon_of(self, factors: dict[str, float]) -> Muon | None:
+        """The update of the parameters that move as matrices."""
+        gradients, momenta = self.gradients(), self._by_name("momentum") if "momentum" in self._slots else {}
+        matrices = [(self._parameters.arrays[name], gradients[name], momenta[name], factor)
+                    for name, factor in factors.items() if self.optimizer.orthogonalises(gradients[name].shape)]
+        return Muon(matrices, self.optimizer.momentum, self.optimizer.iterations) if matrices else None
 
     def _update_of(self, part: slice, factor: float) -> tuple[float, np.ndarray, Call]:
         """The update of a stretch of the parameters: its factor, the buffer for its rates, the call."""
