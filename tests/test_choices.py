@@ -308,12 +308,12 @@ class TestRecipes:
         widths = []
         for seconds in (1, 30, 1000):
             # As if a multiply-add took a picosecond: the widest network needs 0.4 s a step.
-            monkeypatch.setattr("pellucid.training.fit.measure", lambda setup, parts: plan.Pace(
+            monkeypatch.setattr("pellucid.training.fit.measure", lambda setup, parts, seconds: plan.Pace(
                 sum(setup.network.macs.values()) * 2.6e-9, 0.0, 0.0))
             with pytest.raises(Enough) as chosen:
                 fit(data=data, time=seconds, out=False, on_start=stop)
-            widths.append(chosen.value.args[0].network.nodes[0].layer.filters)
-        assert widths == sorted(widths) and widths[0] == 16 and widths[2] == 32
+            widths.append(chosen.value.args[0].network.node("conv2").layer.filters)
+        assert widths == sorted(widths) and widths[0] == 16 and widths[2] == 64
         assert "width 64" in " ".join(chosen.value.args[0].notes)
 
     def test_effort_is_in_epochs(self, data):
@@ -351,7 +351,7 @@ def test_less_time_gives_smaller_pictures(tmp_path, monkeypatch):
         for number in range(24):
             pixels = rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(tmp_path / "photos" / name / f"{number}.png")
-    monkeypatch.setattr("pellucid.training.fit.measure", lambda setup, parts: plan.Pace(
+    monkeypatch.setattr("pellucid.training.fit.measure", lambda setup, parts, seconds: plan.Pace(
         6.0 if setup.network.input_shape[0] == 64 else 0.01, 0.0, 0.0))
     seen = []
     run = fit(data=tmp_path / "photos", time=60, out=False, seed=1, patience=1, on_start=lambda s, _: seen.append(s))

@@ -364,10 +364,20 @@ class TestPlan:
     @pytest.mark.parametrize("count", [1, 7, 15, 16, 100, 511, 1212, 5000, 10**6])
     def test_every_image_count_has_a_plan(self, count):
         made = plan.plan(count)
-        assert 1 <= made.batch_size <= min(count, 128)
+        assert 1 <= made.batch_size <= min(count, 512)
         assert made.epoch_steps * made.batch_size <= count
         assert made.epochs >= plan.DEFAULT_EPOCHS
-        assert made.steps >= plan.DEFAULT_STEPS * 0.7
+        assert made.steps * made.batch_size >= plan.DEFAULT_STEPS * 0.7 * min(made.batch_size, 128)
+
+    @pytest.mark.parametrize("count, size", [(511, 16), (5000, 128), (20_479, 128), (20_480, 256), (48_000, 512)])
+    def test_large_batches_are_for_many_images(self, count, size):
+        assert plan.batch_size(count) == size
+
+    def test_little_time_makes_smaller_batches(self):
+        made = plan.with_enough_steps(plan.Plan(512, 100, 60), 51_300)
+        assert made == plan.Plan(128, 400, 240)
+        assert plan.with_enough_steps(plan.Plan(512, 100, 200), 51_300).batch_size == 512
+        assert plan.with_enough_steps(plan.Plan(64, 3, 2), 200) == plan.Plan(16, 12, 8)
 
     def test_last_epoch_may_be_short(self):
         made = plan.Plan(batch_size=4, epoch_steps=10, steps=23)

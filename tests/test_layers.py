@@ -8,7 +8,7 @@ one in `three_ways.TORCH`.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import pytest
@@ -107,8 +107,9 @@ CASES = {
     "BatchNorm": anywhere(st.builds(L.BatchNorm, st.sampled_from((1e-5, 0.1)), st.sampled_from((0.0, 0.1, 1.0))),
                           trains=True, least=3),
     "Concat": merging(L.Concat(), False),
-    "Conv": st.builds(lambda p, bias: Case(Network.build(p.shape, p.conv(bias)), p.n, True), conv_problems,
-                      st.booleans()),
+    "Conv": st.builds(
+        lambda p, bias, trainable: Case(Network.build(p.shape, replace(p.conv(bias), trainable=trainable)), p.n, True),
+        conv_problems, st.booleans(), st.sampled_from((True, True, False))),
     "Dense": anywhere(st.builds(L.Dense, st.sampled_from((1, 2, 16, 17, 40)), st.booleans()), exact=True, axes=(0,)),
     "Dropout": anywhere(st.builds(L.Dropout, rates), exact=True, trains=True),
     "Flatten": flattenings(),

@@ -112,6 +112,22 @@ def test_log_probabilities_are_those_of_a_network_with_or_without_softmax():
     assert abs(losses[0] + expected[np.arange(9), labels].mean()) < 1e-12 and abs(losses[0] - losses[1]) < 1e-5
 
 
+def test_tta_is_the_mean_with_the_mirror_image(tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (5, 6, 6, 2), np.uint8)
+    one = model(2)
+    both = Model(one.network, 2, preprocessing=one.preprocessing, classes=one.classes, tta=True)
+    mirrored = images[:, :, ::-1]
+    z = sum(one.logits(one.preprocessing.apply(x)).astype(np.float64) for x in (images, mirrored)) / 2
+    np.testing.assert_allclose(both.predict(images), np.exp(z) / np.exp(z).sum(1, keepdims=True), atol=1e-6)
+    np.testing.assert_array_equal(both.predict(images), both.predict(mirrored))
+    assert not np.array_equal(one.predict(images), one.predict(mirrored))
+    both.save(tmp_path / "m.safetensors")
+    np.testing.assert_array_equal(pellucid.load(tmp_path / "m.safetensors").predict(images), both.predict(images))
+    np.testing.assert_array_equal(copy.deepcopy(both).predict(images), both.predict(images))
+    with pytest.raises(ValueError, match="tta"):
+        Model(Network.build((6,), Dense(3)), tta=True)
+
+
 def test_a_model_that_classifies_nothing_says_so(tmp_path):
     images, maps = np.zeros((1, 6, 6, 2), np.uint8), Network.build((6, 6, 2), Conv(3, 3))
     with pytest.raises(ValueError, match="a map of shape"):

@@ -20,13 +20,12 @@ from . import zoo
 from .layers.base import Shape
 from .model import Model
 from .network import Network, brief, checked_shape
-from .optim import SGD
 from .preprocessing import Preprocessing
 from .training import augment
 from .training import plan as planning
 from .training.plan import Plan
-from .training.recipes import highest_rate, networks, recipe_of
-from .training.setup import default_optimizer, peak
+from .training.recipes import networks, optimizer, recipe_of
+from .training.setup import peak
 from .training.step import Diverged, TrainStep
 
 LEAST_SIDE = 8  # pixels: the smallest square that rows are taken for, and the smallest image that is convolved
@@ -109,8 +108,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
         if budget is not None:
             pace = _pace(data, network, plan, self.label_smoothing)
             plan = planning.plan_for_time(plan, budget - (perf_counter() - started), pace)
-        highest = lr or highest_rate(network, plan)
-        step = TrainStep(model, plan.batch_size, default_optimizer(plan.steps, highest),
+        step = TrainStep(model, plan.batch_size, optimizer(network, plan, lr),
                          label_smoothing=self.label_smoothing, seed=seed)
         history = self._train(step, data, plan)
         self.classes_, self.input_shape_, self.scaler_ = classes, shape, data.scaler
@@ -309,7 +307,8 @@ def _standardised(X: np.ndarray, shape: Shape, scaler: StandardScaler) -> np.nda
 def _pace(data: _Training, network: Network, plan: Plan, label_smoothing: float) -> planning.Pace:
     """How fast training goes, measured on a model of which nothing is kept."""
     # At a rate of zero no step diverges.
-    step = TrainStep(Model(network, data.seed), plan.batch_size, SGD(lr=0.0), label_smoothing=label_smoothing)
+    step = TrainStep(Model(network, data.seed), plan.batch_size, replace(optimizer(network, plan), lr=0.0),
+                     label_smoothing=label_smoothing)
     watch = planning.Stopwatch()
     for epoch in count(1):
         for images, labels in data.batches(plan, epoch):

@@ -32,12 +32,13 @@ class Model:
     Parameters start from `seed`, each from a generator of its own, so that adding a layer does not change the others;
     from zeros if it is None, which is for parameters that are about to be loaded.
     `preprocessing` says how uint8 images become what the network reads; `classes` names the outputs. `calibration`,
-    None or set by whoever fitted one (`pellucid.calibration`), holds for the parameters it was fitted with.
+    None or set by whoever fitted one (`pellucid.calibration`), holds for the parameters it was fitted with. With `tta`
+    (test-time augmentation) the scores of an image are the mean of its own and those of its mirror image.
     """
 
     def __init__(self, network: Network, seed: int | None = 0, *, preprocessing: Preprocessing | None = None,
                  classes: Sequence[str] | None = None, record: dict | None = None,
-                 calibration: Calibration | None = None):
+                 calibration: Calibration | None = None, tta: bool = False):
         outputs = network.output_shape[-1]
         if preprocessing and preprocessing.input_shape != network.input_shape:
             raise ValueError(f"the preprocessing makes images of {preprocessing.input_shape}, "
@@ -46,7 +47,9 @@ class Model:
             raise ValueError(f"the network has {outputs} outputs, but {len(classes)} classes are named")
         if classes is not None and len(set(classes)) != len(classes):
             raise ValueError("two classes have the same name; give each its own")
-        self.network, self.preprocessing, self.calibration = network, preprocessing, calibration
+        if tta and len(network.input_shape) != 3:
+            raise ValueError(f"tta mirrors images, and the network reads {network.input_shape}")
+        self.network, self.preprocessing, self.calibration, self.tta = network, preprocessing, calibration, tta
         self.classes = [str(c) for c in (classes if classes is not None else range(outputs))]
         self.record = dict(record or {})  # how it was trained, as JSON
         self.buffer = ParameterBuffer(network.parameters())
@@ -111,7 +114,8 @@ class Model:
         return np.exp(self.log_probabilities(images)).astype(np.float32)
 
     def log_probabilities(self, images: np.ndarray, *, calibrated: bool = True) -> np.ndarray:
-        """Natural logarithms of the probabilities (N, classes), float64; without the calibration if so asked.
+        """Natural logarithms of the probabilities (N, classes), float64; without the calibration if so asked. `tta` is
+        included.
 
         `images` are uint8 as `predict` takes them, or float32 as `logits` does; they are read some at a time. Raises
         ValueError for arrays that do not fit, for uint8 without preprocessing, and for a network whose output is a map.
@@ -125,19 +129,22 @@ class Model:
             self.require_preprocessing()
             if self.network.input_shape[-1] == 1 and images.shape[1:] == self.network.input_shape[:-1]:
                 images = images[..., None]
-            z = self._run(images).astype(np.float64)
-        else:
-            z = self.logits(images).astype(np.float64)
+        elif images.dtype != np.float32:
+            raise ValueError(f"expected uint8 or float32 images, got {images.dtype}")
         # Infinite outputs give NaN, which says what is the matter; a probability may be zero.
         with np.errstate(invalid="ignore", divide="ignore"):
-            if isinstance(self.network.node(self.network.output).layer, Softmax):
-                z = np.log(z)
-                if not (calibrated and self.calibration):
-                    return z
+            z = self._scores(images)
+            if self.tta:
+                z = (z + self._scores(np.ascontiguousarray(images[:, :, ::-1]))) / 2
             if calibrated and self.calibration:
                 z /= self.calibration.temperature
             z -= z.max(axis=-1, keepdims=True)
             return z - np.log(np.exp(z).sum(axis=-1, keepdims=True))
+
+    def _scores(self, images: np.ndarray) -> np.ndarray:
+        """What the softmax is taken of, (N, classes), float64: logits, or logarithms where the network ends in it."""
+        z = self._run(images).astype(np.float64)
+        return np.log(z) if isinstance(self.network.node(self.network.output).layer, Softmax) else z
 
     def require_classes(self) -> None:
         """Raise ValueError unless the network answers with one number a class."""
@@ -177,7 +184,7 @@ class Model:
     # As data.
 
     def __reduce__(self):
-        return _rebuilt, (self.network, self.preprocessing, self.classes, self.record, self.calibration,
+        return _rebuilt, (self.network, self.preprocessing, self.classes, self.record, self.calibration, self.tta,
                           dict(self.parameters))
 
     def metadata(self) -> dict[str, str]:
@@ -188,6 +195,7 @@ class Model:
             "preprocessing": json.dumps(self.preprocessing.to_json() if self.preprocessing else None),
             "classes": json.dumps(self.classes),
             "calibration": json.dumps(self.calibration.to_json() if self.calibration else None),
+            "tta": json.dumps(self.tta),
             "record": json.dumps(self.record),
         }
 
@@ -219,9 +227,10 @@ def load(path: str | os.PathLike) -> Model:
     return model
 
 
-def _rebuilt(network, preprocessing, classes, record, calibration, parameters) -> Model:
+def _rebuilt(network, preprocessing, classes, record, calibration, tta, parameters) -> Model:
     """A copy of a model from its parts: plans hold addresses and are made anew."""
-    model = Model(network, None, preprocessing=preprocessing, classes=classes, record=record, calibration=calibration)
+    model = Model(network, None, preprocessing=preprocessing, classes=classes, record=record, calibration=calibration,
+                  tta=tta)
     model.load_parameters(parameters)
     return model
 
@@ -235,6 +244,7 @@ def _described(path, texts: Mapping[str, str]) -> tuple[Network, dict]:
         keys = ("network", "preprocessing", "classes", "record")
         parts = {key: modelfile.parse_json(texts[key], key) for key in keys}
         parts["calibration"] = modelfile.parse_json(texts.get("calibration", "null"), "calibration")
+        parts["tta"] = modelfile.parse_json(texts.get("tta", "false"), "tta")
     except KeyError as e:
         raise ModelFileError(f"{path}: the metadata has no {e.args[0]!r}") from None
     except ModelFileError as e:
@@ -242,10 +252,13 @@ def _described(path, texts: Mapping[str, str]) -> tuple[Network, dict]:
     classes, record = parts["classes"], parts["record"]
     if not isinstance(classes, list) or not all(isinstance(c, str) for c in classes) or not isinstance(record, dict):
         raise ModelFileError(f"{path}: classes must be a list of names and record an object")
+    if not isinstance(parts["tta"], bool):
+        raise ModelFileError(f"{path}: tta must be true or false, got {parts['tta']!r}")
     try:
         network = Network.from_json(parts["network"])
         preprocessing = Preprocessing.from_json(parts["preprocessing"]) if parts["preprocessing"] is not None else None
         calibration = Calibration.from_json(parts["calibration"]) if parts["calibration"] is not None else None
     except ValueError as e:
         raise ModelFileError(f"{path}: {e}") from None
-    return network, {"preprocessing": preprocessing, "classes": classes, "record": record, "calibration": calibration}
+    return network, {"preprocessing": preprocessing, "classes": classes, "record": record, "calibration": calibration,
+                     "tta": parts["tta"]}

@@ -1,7 +1,8 @@
 """Training, validation and test images: stratified, seeded, never overlapping, no image and its copy on two sides.
 
 The test set is the data set's own where it has one, else a quarter held out; validation is the source's own where it
-sets images aside, else a tenth of what remains. Of what is held out here, every class is in every part. Images that
+sets images aside, else a tenth of what remains, at most 2,000 or 20 a class: more tells hardly more of a model, and
+training has better use for them. Of what is held out here, every class is in every part. Images that
 must stay together (the data set's `groups`, or else copies of one another) count as one; the shares are shares of
 these. A training image that must stay together with one of the source's own test or validation is in no part.
 """
@@ -17,6 +18,7 @@ from . import duplicates
 from .dataset import DataError, Dataset
 
 TEST_FRACTION, VALIDATION_FRACTION = 0.25, 0.1
+MOST_VALIDATION, MOST_OF_CLASS = 2000, 20  # the larger of the two counts
 
 
 class Rows:
@@ -113,10 +115,11 @@ def split(dataset: Dataset, seed: int = 0) -> Split:
     if dataset.has_test:
         test = Part(dataset.test_images, dataset.test_labels, np.arange(len(dataset.test_labels)))
     else:
-        rest, held_out = _hold_out(rest, labels, TEST_FRACTION, seed)
+        rest, held_out = _hold_out(rest, labels, ceil(TEST_FRACTION * len(rest)), seed)
         test = _part(dataset, train[np.isin(unit, held_out)])
     if not own.any():
-        rest, held_out = _hold_out(rest, labels, VALIDATION_FRACTION, seed)
+        most = max(MOST_VALIDATION, MOST_OF_CLASS * len(dataset.classes))
+        rest, held_out = _hold_out(rest, labels, min(ceil(VALIDATION_FRACTION * len(rest)), most), seed)
         validation = train[np.isin(unit, held_out)]
     return Split(dataset.name, list(dataset.classes), _part(dataset, train[np.isin(unit, rest)]),
                  _part(dataset, validation), test, groups,
@@ -171,14 +174,13 @@ def _part(dataset: Dataset, indices: np.ndarray) -> Part:
     return Part(rows, dataset.labels[indices], indices)
 
 
-def _hold_out(indices: np.ndarray, labels: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """(kept, held out), each in ascending order; of every class at least one is held out."""
+def _hold_out(indices: np.ndarray, labels: np.ndarray, size: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """(kept, held out), each in ascending order: `size` of them, and of every class at least one, are held out."""
     from sklearn.model_selection import train_test_split  # takes a second, so only where it is needed
 
     classes = np.unique(labels[indices])
-    size = max(ceil(fraction * len(indices)), len(classes))
     kept, out = train_test_split(
-        indices, test_size=size, stratify=labels[indices], random_state=seed % 2**32, shuffle=True
+        indices, test_size=max(size, len(classes)), stratify=labels[indices], random_state=seed % 2**32, shuffle=True
     )
     # Stratified shares are rounded, for a rare class perhaps to none: then its first in the shuffled order moves.
     for missing in np.setdiff1d(classes, labels[out]):

@@ -33,7 +33,8 @@ class Conv(Layer):
     """`filters` filters of `size`, each over `channels / groups` input channels.
 
     Input (H, W, C) or (L, C); output (H', W', filters). `groups` = C is the depthwise convolution. `padding` as in
-    `geometry.windows`; `init` as in `initialisation.weight`. Parameters: weight (filters, C / groups, kh, kw), bias.
+    `geometry.windows`; `init` as in `initialisation.weight`. Parameters: weight (filters, C / groups, kh, kw), bias;
+    they stay as they begin where `trainable` is false.
     """
 
     filters: int
@@ -44,6 +45,7 @@ class Conv(Layer):
     groups: int = 1
     bias: bool = True
     init: str = "he"
+    trainable: bool = True
 
     def __post_init__(self):
         super().__post_init__()
@@ -53,8 +55,9 @@ class Conv(Layer):
                 raise ValueError(f"{name} must be an integer of at least 1, got {value!r}")
         if self.filters % self.groups:
             raise ValueError(f"groups ({self.groups}) must divide the number of filters ({self.filters})")
-        if not isinstance(self.bias, bool):
-            raise ValueError(f"bias must be true or false, got {self.bias!r}")
+        for name in ("bias", "trainable"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"{name} must be true or false, got {getattr(self, name)!r}")
         weight_init(self.init, (1, 1))
 
     def windows(self, shape: Shape) -> tuple[Window, ...]:
@@ -69,9 +72,9 @@ class Conv(Layer):
 
     def parameters(self, shape: Shape) -> dict[str, Parameter]:
         form = (self.filters, shape[-1] // self.groups, *per_axis(self.size, len(shape) - 1, "size"))
-        made = {"weight": Parameter(form, weight_init(self.init, form, self.groups))}
+        made = {"weight": Parameter(form, weight_init(self.init, form, self.groups), self.trainable)}
         if self.bias:
-            made["bias"] = Parameter((self.filters,), bias_init(self.init, fans(form)[0]))
+            made["bias"] = Parameter((self.filters,), bias_init(self.init, fans(form)[0]), self.trainable)
         return made
 
     def macs(self, shape: Shape) -> int:
@@ -86,9 +89,11 @@ class Conv(Layer):
         options = {"stride": self.stride, "padding": self.padding, "dilation": self.dilation, "groups": self.groups}
 
         def backward(dy):
-            grads = {"weight": reference.conv_grad_weight(x, dy, weight.shape[2:], **options)}
-            if self.bias:
-                grads["bias"] = reference.conv_grad_bias(dy)
+            grads = {}
+            if self.trainable:
+                grads["weight"] = reference.conv_grad_weight(x, dy, weight.shape[2:], **options)
+                if self.bias:
+                    grads["bias"] = reference.conv_grad_bias(dy)
             return [reference.conv_grad_input(dy, weight, x.shape[1:-1], **options)], grads
 
         return reference.conv(x, weight, parameters.get("bias"), **options), backward
@@ -131,15 +136,17 @@ class Conv(Layer):
         convolve(b, forward)
 
         def backward(dy):
-            dy = epilogue_gradient(b, y, dy, after.relu, self.bias)
+            dy = epilogue_gradient(b, y, dy, after.relu, self.bias and self.trainable)
             if routed.fits(forward):
-                routed.grad_weight(b, forward, dy)
+                if self.trainable:
+                    routed.grad_weight(b, forward, dy)
                 return [routed.grad_input(b, forward, dy) if b.needs_gradient(x) else None]
             if after.pool and x.inner == BLOCK:  # a first layer needs no gradient to its map
                 dz = b.tensor(shape)
                 b.call("max_pool_grad", dy=dy, index=index, y=y, relu=0, dx=dz, **PAIRS)
                 dy = dz
-            grad_weight(b, forward, dy)
+            if self.trainable:
+                grad_weight(b, forward, dy)
             return [self._lower_input_gradient(b, x, dy) if b.needs_gradient(x) else None]
 
         return y, backward

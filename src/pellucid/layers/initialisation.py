@@ -45,17 +45,18 @@ def weight(scheme: str, shape: tuple[int, ...], groups: int = 1) -> Initialiser:
     - "glorot": uniform with variance 2 / (fan-in + fan-out) (Glorot and Bengio, "Understanding the difficulty of
       training deep feedforward neural networks", 2010, eq. 16).
     - "pytorch": uniform with bound 1 / sqrt(fan-in), what torch.nn.Conv2d and torch.nn.Linear do.
+    - "whitening": as "he", until training sets them from its images (`pellucid.training.whitening`).
 
     Raises ValueError for another name.
     """
     fan_in, fan_out = fans(shape, groups)
-    if scheme == "he":
+    if scheme in ("he", "whitening"):
         return normal(sqrt(2 / fan_in))
     if scheme == "glorot":
         return uniform(sqrt(6 / (fan_in + fan_out)))
     if scheme == "pytorch":
         return uniform(1 / sqrt(fan_in))
-    raise ValueError(f'init must be "he", "glorot" or "pytorch", got {scheme!r}')
+    raise ValueError(f'init must be "he", "glorot", "pytorch" or "whitening", got {scheme!r}')
 
 
 def bias(scheme: str, fan_in: int) -> Initialiser:

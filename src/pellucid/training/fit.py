@@ -27,6 +27,8 @@ from .trainer import Run, Trainer, measure
 __all__ = ["Run", "fit"]
 
 SHORT = 20  # seconds of which timing another network would take too many
+# Seconds that a network is timed: a share of the time that is given, within limits.
+MEASURE_SHARE, LEAST_MEASURE, MOST_MEASURE = 0.03, 0.3, 4.0
 
 
 def fit(
@@ -50,6 +52,7 @@ def fit(
     cutout: int | None = None,
     balance: bool | None = None,
     averaging: bool | None = None,
+    tta: bool | None = None,
     patience: int | None = None,
     resume: bool = False,
     progress: Callable[[Progress], None] | None = None,
@@ -72,8 +75,8 @@ def fit(
         have learned already learn at a tenth of the rate.
     size, fit_by: what pictures are brought to, and how: `size` and `fit` of `pellucid.data.load`.
     batch_size: by default from the number of images.
-    optimizer, lr: an optimiser of `pellucid.optim`, taken as it is; or only the peak of the default's one-cycle
-        schedule (SGD with Nesterov momentum 0.9).
+    optimizer, lr: an optimiser of `pellucid.optim`, taken as it is; or only the peak of the default's rate (see
+        `recipes.optimizer`).
     label_smoothing: share of each label that is spread over all classes, by default a tenth.
     shift: pixels by which training images are moved at random; by default about a fourteenth of the side, 0 for none.
     mirror: whether training images are mirrored every other epoch; None asks the images (see `handedness`).
@@ -81,6 +84,8 @@ def fit(
     balance: whether the losses of rare classes weigh more; None for where the numbers of images are uneven.
     averaging: whether weights are averaged over the last steps for validation and for the model that is kept; by
         default they are.
+    tta: whether the model answers with the mean over an image and its mirror image (test-time augmentation); None for
+        where training images are mirrored.
     patience: epochs without a better validation after which training stops; None for half of them (at least 10), 0
         for never.
     resume: continue the run in `out` from its last step, under the settings it was started with: the weights end as
@@ -99,7 +104,8 @@ def fit(
     if resume:
         _refuse_settings(network=network, time=time, batch_size=batch_size, optimizer=optimizer, lr=lr, shift=shift,
                          mirror=mirror, cutout=cutout, balance=balance, patience=patience, recipe=recipe, init=init,
-                         seed=seed, label_smoothing=label_smoothing, averaging=averaging, size=size, fit_by=fit_by)
+                         seed=seed, label_smoothing=label_smoothing, averaging=averaging, tta=tta, size=size,
+                         fit_by=fit_by)
         more = None if epochs is None else planning.more_epochs(epochs)
         if out is None or isinstance(out, bool):
             raise ValueError("resume needs the folder of the run in out")
@@ -119,7 +125,7 @@ def fit(
         RunFolder.require_new(out)
     budget = None if time is None else planning.duration(time)
     spending = recipes.recipe_of(recipe)
-    for name, value in (("mirror", mirror), ("balance", balance), ("averaging", averaging)):
+    for name, value in (("mirror", mirror), ("balance", balance), ("averaging", averaging), ("tta", tta)):
         if value is not None and not isinstance(value, bool):
             raise ValueError(f"{name} must be True, False or None, got {value!r}")
     start = None if init is None else load(init)
@@ -140,7 +146,7 @@ def fit(
                                         cutout=cutout)
     weights, uneven = recipes.class_weights(parts.train.labels, len(dataset.classes), balance)
     asked = {"seed": seed, "source": source, "label_smoothing": 0.1 if label_smoothing is None else label_smoothing,
-             "averaging": averaging is not False, "recipe": recipe, "patience": patience, "begin": begin,
+             "averaging": averaging is not False, "tta": tta, "recipe": recipe, "patience": patience, "begin": begin,
              "optimizer": optimizer, "lr": lr, "changes": changes, "class_weights": weights,
              "notes": [*brief(dataset, parts), *why, *uneven]}
     known = facts(dataset, parts, begin)
@@ -151,6 +157,8 @@ def fit(
                                 spending.least)
         left = ends - clock.perf_counter()
         plan = planning.plan_for_time(plan, left, pace)
+        if batch_size is None:
+            plan = planning.with_enough_steps(plan, len(parts.train))
         smaller = max((s for s in datasets.SIZES if s < min(dataset.input_shape[:2])), default=None)
         chosen_freely = network is None and init is None and size is None and dataset.pictures is not None
         if plan.epochs < spending.least and chosen_freely and smaller and left > budget / 2:
@@ -172,21 +180,24 @@ def _in_time(
 ) -> tuple[object, planning.Pace]:
     """The first of the networks for which there is time for `least` epochs until `ends`, or the last; and its pace.
 
-    Only two are timed, because timing takes from the time: the first, from which the others' paces are told by their
-    multiply-adds, and the one that is taken, unless little time is left.
+    The last is timed first, being the quickest; others' paces are told by their multiply-adds, and a wider one for
+    which there seems to be time is timed too, unless little is left.
     """
-    first = setup_of(candidates[0])
-    pace = measure(first, parts)
-    for candidate in candidates:
-        setup = setup_of(candidate)
-        share = sum(setup.network.macs.values()) / sum(first.network.macs.values())
-        guess = planning.plan_for_time(setup.plan, ends - clock.perf_counter(), pace.scaled(share))
-        if guess.epochs >= least:
-            break
-    if candidate is candidates[0]:
-        return candidate, pace
-    short = ends - clock.perf_counter() < SHORT
-    return candidate, pace.scaled(share) if short else measure(setup, parts)
+    setups = [setup_of(candidate) for candidate in candidates]
+    macs = [sum(setup.network.macs.values()) for setup in setups]
+    chosen = len(setups) - 1
+    while True:
+        left = ends - clock.perf_counter()
+        pace = measure(setups[chosen], parts, min(max(left * MEASURE_SHARE, LEAST_MEASURE), MOST_MEASURE))
+        left = ends - clock.perf_counter()
+        paces = [pace.scaled(count / macs[chosen]) for count in macs[:chosen]]
+        plans = [planning.plan_for_time(setup.plan, left, pace) for setup, pace in zip(setups, paces, strict=False)]
+        wider = [i for i, plan in enumerate(plans) if plan.epochs >= least]
+        if not wider:
+            return candidates[chosen], pace
+        chosen = wider[0]
+        if left < SHORT:
+            return candidates[chosen], paces[chosen]
 
 
 def _resume(folder: RunFolder, data, more: int | None, progress, loading, on_start) -> Run:

@@ -14,9 +14,15 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-# Where nothing is asked for: at least so many steps, and at least so many visits to each image.
+# Where nothing is asked for: at least so many steps, counted in batches of at most NORMAL images, and at least so many
+# visits to each image.
 DEFAULT_STEPS = 1200
 DEFAULT_EPOCHS = 5
+
+# Images in a batch: LEAST to NORMAL where that gives 32 steps an epoch, up to MOST where it gives 80.
+LEAST, NORMAL, MOST = 16, 128, 512
+
+ENOUGH = 200  # steps that a schedule needs; smaller batches give as many where time is short
 
 # Share of a time budget that is planned with; the rest is for what a few measured steps do not show.
 TIME_SHARE = 0.92
@@ -84,12 +90,11 @@ class Stopwatch:
 
 
 def batch_size(count: int) -> int:
-    """The default batch for `count` training images: a power of two in 16..128 that gives 32 steps an epoch or more.
-
-    Never above `count`.
-    """
-    power = math.floor(math.log2(max(count, 1) / 32))
-    return min(max(1, count), 128, max(16, 2**power))
+    """The default batch for `count` training images: a power of two from LEAST to MOST, never above `count`."""
+    power = 2 ** math.floor(math.log2(max(count, 1) / 32))
+    while power > NORMAL and power > count / 80:
+        power //= 2
+    return min(max(1, count), MOST, max(LEAST, power))
 
 
 def plan(
@@ -108,7 +113,8 @@ def plan(
         raise ValueError(f"a batch of {batch} needs as many training images, and there are {count}; use a smaller one")
     batch = batch or batch_size(count)
     epoch_steps = count // batch
-    epochs = epochs or max(round(effort * min(max(DEFAULT_EPOCHS, DEFAULT_STEPS / epoch_steps), most)), 1)
+    usual = DEFAULT_STEPS / (count // min(batch, NORMAL))
+    epochs = epochs or max(round(effort * min(max(DEFAULT_EPOCHS, usual), most)), 1)
     return Plan(batch, epoch_steps, epochs * epoch_steps)
 
 
@@ -123,6 +129,14 @@ def plan_for_time(draft: Plan, seconds: float, pace: Pace) -> Plan:
         rest = int((available - epochs * epoch - pace.epoch) // pace.step)
         steps += min(max(rest, 0 if epochs else 1), draft.epoch_steps)
     return replace(draft, steps=steps)
+
+
+def with_enough_steps(plan: Plan, count: int) -> Plan:
+    """The plan for `count` images, with smaller batches and as many more steps where it has fewer than ENOUGH."""
+    while plan.steps < ENOUGH and plan.batch_size > LEAST:
+        half = plan.batch_size // 2
+        plan = Plan(half, count // half, plan.steps * 2)
+    return plan
 
 
 def more_epochs(text: int | str) -> int:

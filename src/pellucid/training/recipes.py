@@ -10,15 +10,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..layers import BatchNorm
+from .. import optim
+from ..layers import BatchNorm, Conv, MaxPool
 from ..network import Network
+from ..schedules import Cosine, OneCycle
 from . import augment, handedness
 from .plan import Plan
 
 MOST_EPOCHS = 60  # where no number is given, of a standard recipe: more than that small folders do not need
-SMALL = 32  # pixels a side up to which grey images are small: digits, letters
-# Peaks of the learning rate: with batch normalisation, for batches of 128; and without.
-NORMED_LR, PLAIN_LR = 0.2, 0.05
+TINY, SMALL = 16, 32  # pixels a side below which, and up to which, grey images are so: digits, letters
+# Peaks of the learning rate: of Muon for batches of 512; of SGD with batch normalisation, for batches of 128, and
+# without.
+MUON_LR, NORMED_LR, PLAIN_LR = 0.24, 0.2, 0.05
 FEW = 200  # steps
 UNEVEN = 2.0  # times as many images as the rarest class has, from which on classes are weighted
 
@@ -34,9 +37,9 @@ class Recipe:
 
 
 RECIPES = {
-    "fast": Recipe(0.5, (32, 24, 16), 4),
-    "standard": Recipe(1.0, (64, 48, 32, 16), 8),
-    "best": Recipe(3.0, (96, 64, 48, 32), 16),
+    "fast": Recipe(0.5, (32, 24, 16), 2),
+    "standard": Recipe(1.0, (64, 48, 32, 16), 4),
+    "best": Recipe(3.0, (96, 64, 48, 32), 6),
 }
 
 
@@ -51,18 +54,45 @@ def networks(shape: tuple[int, int, int], recipe: Recipe) -> list[tuple[str, dic
     """(name, options) of the networks of the zoo that suit images of (H, W, C), the best first."""
     if min(shape[:2]) < 8:
         return [("mlp", {})]
-    if shape[2] == 1 and max(shape[:2]) <= SMALL and recipe is not RECIPES["best"]:
+    grey = shape[2] == 1
+    if grey and max(shape[:2]) < TINY:
         return [("lenet", {})]
-    return [("convnet", {"width": width}) for width in recipe.widths]
+    widths = recipe.widths
+    if grey and max(shape[:2]) <= SMALL:  # there is less in them to learn
+        widths = sorted({max(width // 4, 8) for width in widths}, reverse=True)
+    return [("convnet", {"width": width}) for width in widths]
 
 
-def highest_rate(network: Network, plan: Plan) -> float:
-    """The peak of the learning rate. With batch normalisation it goes with the batch (Goyal et al., "Accurate, large
-    minibatch SGD", 2017, section 2.1), and training of less than FEW steps has a lower one: its running statistics
-    could not follow."""
+def optimizer(network: Network, plan: Plan, lr: float | None = None, *, new: bool = True) -> optim.Optimiser:
+    """Muon under half a cosine where batch normalisation follows every convolution of a network with `new` weights;
+    else SGD with Nesterov momentum under one cycle. `lr` replaces the peak of the rate.
+
+    With batch normalisation, SGD's goes with the batch (Goyal et al., "Accurate, large minibatch SGD", 2017, section
+    2.1), and training of less than FEW steps has a lower one: its running statistics could not follow.
+    """
+    if new and _normalised(network):
+        return optim.Muon(Cosine(lr or MUON_LR, plan.steps))
+    peak = PLAIN_LR
     if any(isinstance(node.layer, BatchNorm) for node in network.nodes):
-        return NORMED_LR * plan.batch_size / 128 * min(1.0, plan.steps / FEW)
-    return PLAIN_LR
+        peak = NORMED_LR * plan.batch_size / 128 * min(1.0, plan.steps / FEW)
+    return optim.SGD(OneCycle(lr or peak, plan.steps), momentum=0.9, nesterov=True, weight_decay=5e-4)
+
+
+def _normalised(network: Network) -> bool:
+    """Whether there are convolutions that are trained, and each one's answers are normalised next, or once pooled."""
+    readers: dict[str, list] = {}
+    for node in network.nodes:
+        for source in node.inputs:
+            readers.setdefault(source, []).append(node)
+
+    def is_normalised(name: str) -> bool:
+        found = readers.get(name, [])
+        return bool(found) and all(
+            isinstance(node.layer, BatchNorm) or isinstance(node.layer, MaxPool) and is_normalised(node.name)
+            for node in found)
+
+    trained = [node.name for node in network.nodes if isinstance(node.layer, Conv) and node.layer.trainable]
+    return bool(trained) and all(map(is_normalised, trained))
 
 
 def augmentation(

@@ -14,13 +14,12 @@ from .. import __version__, data, optim, zoo
 from ..layers.loss import CrossEntropy
 from ..network import Network, brief
 from ..preprocessing import Preprocessing
-from ..schedules import OneCycle
 from ..summary import by
 from . import augment
 from .average import default_horizon
 from .finetune import SLOW, Beginning
 from .plan import Plan, whole
-from .recipes import PLAIN_LR, highest_rate
+from .recipes import optimizer as default_optimizer
 
 FORMAT = 1  # of config.json
 
@@ -30,12 +29,12 @@ class Setup:
     """A run's settings. Two runs with equal ones, on equal `data_digest`, end with equal weights, to the bit.
 
     `optimizer` holds the schedule of the learning rate; `shift`, `mirror` and `cutout` are those of `Augmentation`.
-    `averaging` is the number of steps that the weights are averaged over, 0 for none (see `average`);
-    `class_weights` multiply the losses of a class's images; `patience` is how many epochs may pass without a better
-    validation before training stops, 0 for any. `init` is the model whose weights training began from; its layers,
-    all but those named in `fresh`, learn at `slow` times the rate. `notes` say in words what was chosen and why.
-    `split` says how many images each part has, and `split_digest` which. `data` is the data set's name and `source`
-    what loads it again from anywhere, None for arrays.
+    `averaging` is the number of steps that the weights are averaged over, 0 for none (see `average`); `tta` is that of
+    the model; `class_weights` multiply the losses of a class's images; `patience` is how many epochs may pass without
+    a better validation before training stops, 0 for any. `init` is the model whose weights training began from; its
+    layers, all but those named in `fresh`, learn at `slow` times the rate. `notes` say in words what was chosen and
+    why. `split` says how many images each part has, and `split_digest` which. `data` is the data set's name and
+    `source` what loads it again from anywhere, None for arrays.
     """
 
     network: Network
@@ -55,6 +54,7 @@ class Setup:
     mirror: bool = False
     cutout: int = 0
     averaging: int = 0
+    tta: bool = False
     class_weights: list[float] | None = None
     patience: int = 0
     init: str | None = None
@@ -88,7 +88,7 @@ class Setup:
             **asdict(self.plan), "epochs": self.plan.epochs,
             "optimizer": self.optimizer.to_json(),
             **{name: getattr(self, name) for name in (
-                "label_smoothing", "shift", "mirror", "cutout", "averaging", "class_weights", "patience", "init",
+                "label_smoothing", "shift", "mirror", "cutout", "averaging", "tta", "class_weights", "patience", "init",
                 "slow", "fresh", "recipe", "notes")},
             "preprocessing": self.preprocessing.to_json(),
             "network": self.network.to_json(),
@@ -151,9 +151,8 @@ class Setup:
 _PLAIN = {
     "network_name": str, "data": str, "source": (str, type(None)), "data_digest": str, "split": dict,
     "split_digest": str, "classes": list, "seed": int, "label_smoothing": (int, float), "shift": int, "mirror": bool,
-    "cutout": int, "averaging": int, "class_weights": (list, type(None)), "patience": int, "init": (str, type(None)),
-    "slow": (int, float), "fresh": list, "notes": list,
-    "recipe": (str, type(None)),
+    "cutout": int, "averaging": int, "tta": bool, "class_weights": (list, type(None)), "patience": int,
+    "init": (str, type(None)), "slow": (int, float), "fresh": list, "notes": list, "recipe": (str, type(None)),
 }
 
 
@@ -162,11 +161,6 @@ def peak(lr) -> float:
     if not isinstance(lr, numbers.Real) or isinstance(lr, bool) or not 0 < lr < math.inf:
         raise ValueError(f"lr must be a number above zero, got {lr!r}")
     return float(lr)
-
-
-def default_optimizer(steps: int, lr: float = PLAIN_LR) -> optim.SGD:
-    """SGD with Nesterov momentum under a one-cycle schedule of `steps` steps with its peak at `lr`."""
-    return optim.SGD(OneCycle(lr, steps), momentum=0.9, nesterov=True, weight_decay=5e-4)
 
 
 def facts(dataset: data.Dataset, parts: data.Split, begin: Beginning | None) -> dict:
@@ -195,6 +189,7 @@ def prepare(
     class_weights: list[float] | None,
     notes: list[str],
     averaging: bool,
+    tta: bool | None,
     patience: int | None,
     begin: Beginning | None,
     recipe: str | None,
@@ -231,9 +226,10 @@ def prepare(
         patience = max(plan.epochs // 2, 10)
     return Setup(
         **known, network=network, network_name=name, source=source, seed=seed, plan=plan,
-        optimizer=optimizer or default_optimizer(plan.steps, lr or highest_rate(network, plan)),
+        optimizer=optimizer or default_optimizer(network, plan, lr, new=begin is None),
         label_smoothing=float(label_smoothing), **asdict(changes),
         averaging=default_horizon(plan.epoch_steps, plan.steps) if averaging else 0,
+        tta=changes.mirror if tta is None else tta,
         class_weights=class_weights, patience=whole("patience", patience, 0), notes=notes, recipe=recipe,
         **({"init": begin.path, "slow": SLOW, "fresh": begin.fresh} if begin else {}),
     )

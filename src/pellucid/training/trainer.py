@@ -23,6 +23,7 @@ from .progress import Progress
 from .run import RunFolder, State
 from .setup import Setup
 from .step import Diverged, TrainStep
+from .whitening import whiten
 
 SAVE_EVERY = 1.0  # seconds between saves where epochs are shorter than that
 SAVE_WITHIN = 60.0  # seconds between saves within an epoch
@@ -83,9 +84,9 @@ class Trainer:
         self.setup, self.plan, self.parts = setup, setup.plan, parts
         self.folder: RunFolder | None = None
         self.progress = progress or (lambda p: None)
-        self.model, self.step = _start(setup)
+        self.model, self.step = _start(setup, parts)
         self.average = Average(self.model, setup.averaging)
-        self.kept = Model(setup.network, seed=setup.seed, preprocessing=setup.preprocessing, classes=setup.classes)
+        self.kept = _model(setup)
         self.kept.record = setup.record()
         self.state = State()
         self.saved_at = -math.inf
@@ -316,26 +317,36 @@ class Trainer:
         return "".join(f"; {text}" for text in files)
 
 
-def _start(setup: Setup) -> tuple[Model, TrainStep]:
+def _model(setup: Setup) -> Model:
+    return Model(setup.network, seed=setup.seed, preprocessing=setup.preprocessing, classes=setup.classes,
+                 tta=setup.tta)
+
+
+def _start(setup: Setup, parts: datasets.Split) -> tuple[Model, TrainStep]:
     """A new model and its training step, as the run begins."""
-    model = Model(setup.network, seed=setup.seed, preprocessing=setup.preprocessing, classes=setup.classes)
+    model = _model(setup)
+    whiten(model, parts.train.images)
     step = TrainStep(model, setup.plan.batch_size, setup.optimizer, label_smoothing=setup.label_smoothing,
                      class_weights=setup.class_weights, factors=setup.factors, seed=setup.seed)
     return model, step
 
 
-def measure(setup: Setup, parts: datasets.Split) -> planning.Pace:
-    """How fast training goes, measured on a model of which nothing is kept."""
-    # At a rate of zero the weights stay as they begin, where a step takes its usual time and none diverges.
-    trial = Trainer(replace(setup, optimizer=replace(setup.optimizer, lr=0.0), patience=0), parts, None)
-    watch = planning.Stopwatch()
+def measure(setup: Setup, parts: datasets.Split, seconds: float) -> planning.Pace:
+    """How fast training goes, measured on a model of which nothing is kept, for about so many seconds."""
+    # Small batches tell it sooner. At a rate of zero the weights stay as they begin, where a step takes its usual time
+    # and none diverges.
+    batch = min(setup.plan.batch_size, planning.NORMAL)
+    plan = planning.Plan(batch, len(parts.train) // batch, setup.plan.steps)
+    trial = Trainer(replace(setup, plan=plan, optimizer=replace(setup.optimizer, lr=0.0), patience=0), parts, None)
+    watch = planning.Stopwatch(seconds)
     trial._epoch(watch)
     while not trial.complete and not watch.requested:
         trial._epoch(watch)
     start = clock.perf_counter()
     trial._evaluate(trial.model, parts.validation)
     epoch_seconds = clock.perf_counter() - start
-    return planning.Pace(watch.step_seconds, epoch_seconds, epoch_seconds * len(parts.test) / len(parts.validation))
+    return planning.Pace(watch.step_seconds * setup.plan.batch_size / batch, epoch_seconds,
+                         epoch_seconds * len(parts.test) / len(parts.validation))
 
 
 def _merit(row: dict) -> tuple[float, float]:
