@@ -8,112 +8,17 @@ from __future__ import annotations
 import contextlib
 import functools
 import math
-import os
 import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from .cli_terminal import Unwritten, fail, flush_or_drop, one_line, printable, say, show, show_json
+from . import cli_data  # noqa: F401  it adds its commands
+from .cli_app import app, command, main
+from .cli_options import Csv, Json, ModelPath, Threads, check_csv, is_model, model_file, set_threads
+from .cli_terminal import say, show, show_json
 
-OVERVIEW = """\
-Pellucid: convolutional networks you can see through.
-
-  pellucid train DATA           train a classifier on labelled images
-  pellucid evaluate MODEL DATA  say how good a model is, class by class
-  pellucid predict MODEL PATH   say what is in an image
-  pellucid data check DATA      find what is wrong with labelled images
-  pellucid data labels DATA     list images whose label is probably wrong
-  pellucid summary NET          list a network's layers, sizes and costs
-
-Try this first; it takes seconds and needs nothing else:
-
-  pellucid train digits
-
-Each command explains itself, with examples: pellucid train --help
-"""
-
-app = typer.Typer(
-    add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-
-data_app = typer.Typer(help="Look at data before training on them.", rich_markup_mode=None)
-app.add_typer(data_app, name="data")
-
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output, all else elsewhere.")]
-Threads = Annotated[int | None, typer.Option(min=1, metavar="N", help="Threads to use; by default all processors.")]
-Csv = Annotated[str | None, typer.Option(metavar="FILE", help="Write a row an image into this .csv file.")]
-ModelPath = Annotated[str, typer.Argument(metavar="MODEL", help="A .safetensors file or the folder of a run.")]
-
-
-def main(arguments: list[str] | None = None) -> None:
-    """Run the command line; always ends with SystemExit: 0 success, 2 a wrong command line, 1 everything else."""
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")  # a name the terminal cannot show is no reason to fail
-    status, unwritten = 0, None
-    try:
-        app(args=arguments, prog_name="pellucid")
-    except SystemExit as e:
-        status = e.code
-    except Unwritten as e:
-        unwritten = e.__cause__
-    except OSError as e:  # only what shows help and wrong command lines gets here
-        if os.environ.get("PELLUCID_TRACEBACK"):
-            raise
-        status = getattr(e.__context__, "exit_code", 0)  # of a wrong command line, which it could not say
-        unwritten = None if status else e
-    unwritten = flush_or_drop(sys.stdout) or unwritten
-    if unwritten is not None:
-        status = 1
-        if not isinstance(unwritten, BrokenPipeError):
-            say(f"pellucid: cannot write to standard output: {unwritten.strerror or unwritten}")
-    flush_or_drop(sys.stderr)
-    raise SystemExit(status)
-
-
-def command(function, group: typer.Typer = app):
-    """Decorator: a command whose errors end it with status 1 and one line that says what to do."""
-
-    @functools.wraps(function)
-    def guarded(*args, **kwargs):
-        try:
-            function(*args, **kwargs)
-        except (typer.Exit, typer.BadParameter, Unwritten):
-            raise
-        except KeyboardInterrupt:
-            fail("stopped by Ctrl-C")
-        except Exception as e:
-            if os.environ.get("PELLUCID_TRACEBACK"):
-                raise
-            fail(one_line(e))
-
-    return group.command()(guarded)
-
-
-def show_version(wanted: bool) -> None:
-    if wanted:
-        from . import __version__
-
-        show(f"pellucid {__version__}")
-        raise typer.Exit
-
-
-@app.callback(invoke_without_command=True)
-def overview(
-    context: typer.Context,
-    version: Annotated[
-        bool, typer.Option("--version", callback=show_version, is_eager=True, help="Print the version and leave.")
-    ] = False,
-) -> None:
-    """Convolutional networks you can see through: train, evaluate and use image classifiers on your CPU.
-
-    Try this first: pellucid train digits
-    """
-    if context.invoked_subcommand is None:
-        show(OVERVIEW.rstrip())
+__all__ = ["app", "main"]
 
 
 @command
@@ -372,41 +277,3 @@ def _shape(text: str | None) -> tuple[int, ...] | None:
     if not 1 <= len(parts) <= 3 or not all(p.isdecimal() and int(p) for p in parts):
         raise typer.BadParameter(f"cannot read the size {text!r}; write it like 28x28x1 (height, width, channels)")
     return tuple(map(int, parts))
-
-
-def is_model(text: str) -> bool:
-    """Whether a text names a model on disk rather than a network."""
-    return text.endswith(".safetensors") or os.sep in text or Path(text).exists()
-
-
-def model_file(text: str) -> Path:
-    """The file of a model given as a file or as a run folder."""
-    path = Path(text)
-    if not path.is_dir():
-        if path.name == "last.safetensors" and path.is_file():
-            raise ValueError(f"{path} holds the state of training; the model is {path.with_name('best.safetensors')}")
-        return path
-    best = path / "best.safetensors"
-    if not best.is_file():
-        raise ValueError(f"{path} has no best.safetensors; give a model file or the folder of a run")
-    return best
-
-
-def check_csv(path: str | None, *inputs: str) -> None:
-    """Refuse to write a table over something that is no table, or that is read."""
-    if path is None:
-        return
-    if not path.lower().endswith(".csv"):
-        raise typer.BadParameter(f"--csv writes a file whose name ends in .csv, got {printable(path)}")
-    if os.path.realpath(path) in map(os.path.realpath, inputs):
-        raise typer.BadParameter(f"--csv would overwrite {printable(path)}, which is read; choose another name")
-
-
-def set_threads(count: int | None) -> None:
-    if count is not None:
-        from .processors import set_threads
-
-        set_threads(count)
-
-
-from . import cli_data  # noqa: E402, F401  it adds its commands to `data_app`

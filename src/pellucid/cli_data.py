@@ -9,7 +9,8 @@ from typing import Annotated
 
 import typer
 
-from .cli import Json, Threads, command, data_app, set_threads
+from .cli_app import command, data_app
+from .cli_options import Json, Threads, set_threads
 from .cli_terminal import say, show, show_json
 
 

@@ -1,0 +1,51 @@
+"""Options that several commands have, and what commands do with them before they load anything."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .cli_terminal import printable
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output, all else elsewhere.")]
+Threads = Annotated[int | None, typer.Option(min=1, metavar="N", help="Threads to use; by default all processors.")]
+Csv = Annotated[str | None, typer.Option(metavar="FILE", help="Write a row an image into this .csv file.")]
+ModelPath = Annotated[str, typer.Argument(metavar="MODEL", help="A .safetensors file or the folder of a run.")]
+
+
+def is_model(text: str) -> bool:
+    """Whether a text names a model on disk rather than a network."""
+    return text.endswith(".safetensors") or os.sep in text or Path(text).exists()
+
+
+def model_file(text: str) -> Path:
+    """The file of a model given as a file or as a run folder."""
+    path = Path(text)
+    if not path.is_dir():
+        if path.name == "last.safetensors" and path.is_file():
+            raise ValueError(f"{path} holds the state of training; the model is {path.with_name('best.safetensors')}")
+        return path
+    best = path / "best.safetensors"
+    if not best.is_file():
+        raise ValueError(f"{path} has no best.safetensors; give a model file or the folder of a run")
+    return best
+
+
+def check_csv(path: str | None, *inputs: str) -> None:
+    """Refuse to write a table over something that is no table, or that is read."""
+    if path is None:
+        return
+    if not path.lower().endswith(".csv"):
+        raise typer.BadParameter(f"--csv writes a file whose name ends in .csv, got {printable(path)}")
+    if os.path.realpath(path) in map(os.path.realpath, inputs):
+        raise typer.BadParameter(f"--csv would overwrite {printable(path)}, which is read; choose another name")
+
+
+def set_threads(count: int | None) -> None:
+    if count is not None:
+        from .processors import set_threads
+
+        set_threads(count)
