@@ -96,6 +96,16 @@ class TestHelp:
         (("data", "labels", "shapes.npz", "--folds", "1"), "--folds"),
         (("summary", "lenet", "--input", "28by28"), "28x28x1"),
         (("train", "digits", "--unknown"), "--unknown"),
+        (("train", "digits", "--net", "lenett"), "lenet"),
+        (("train", "digits", "--size", "0"), "--size"),
+        (("train", "digits", "--size", "9999"), "--size must be"),
+        (("train", "digits", "--shift", "9999"), "--shift must be"),
+        (("train", "digits", "--cutout", "1.5"), "--cutout"),
+        (("train", "digits", "--cutout", "9999"), "--cutout must be"),
+        (("train", "digits", "--epochs", "10000000"), "--epochs must be"),
+        (("data", "labels", "digits", "--net", "lenett"), "lenet"),
+        (("data", "labels", "digits", "--epochs", "10000000"), "--epochs must be"),
+        (("summary", "lenet", "--input", "99999x99999x3"), "--input would have"),
     ])
     def test_wrong_command_lines(self, arguments, message, folder):
         done = pellucid(*arguments, cwd=folder)
@@ -248,9 +258,6 @@ class TestTrain:
         assert "label" in assert_one_line(pellucid("train", "labels.npz", cwd=tmp_path))
         assert not (tmp_path / "runs").exists()
 
-    def test_unknown_network(self, folder):
-        assert "lenet" in assert_one_line(pellucid("train", "shapes.npz", "--net", "lenett", cwd=folder))
-
     def test_traceback_on_request(self, folder):
         done = pellucid("train", "gone.npz", cwd=folder, PELLUCID_TRACEBACK="1")
         assert done.returncode == 1 and "Traceback" in done.stderr
@@ -318,6 +325,9 @@ class TestPredict:
         result = json.loads(done.stdout)
         assert [p["path"] for p in result["predictions"]] == ["bar.png", "disc.bmp"]
         bad = [path for path in paths if path not in ("bar.png", "disc.bmp")]
+        said = [line for line in done.stderr.splitlines() if line.startswith("pellucid: ")]
+        assert said[0].startswith("pellucid: gone.png: cannot be read: No such file")
+        assert [line.count(name) for line, name in zip(said, bad, strict=True)] == [1] * len(bad), said
         assert [f["path"] for f in result["failures"]] == bad
         lines = done.stderr.splitlines()
         assert len(lines) == len(bad)

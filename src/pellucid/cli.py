@@ -15,7 +15,7 @@ import typer
 
 from . import cli_data  # noqa: F401  it adds its commands
 from .cli_app import app, command, main
-from .cli_options import Csv, Json, ModelPath, Threads, check_csv, is_model, model_file, set_threads
+from .cli_options import Csv, Json, ModelPath, Threads, check_csv, checked, is_model, model_file, set_threads
 from .cli_terminal import say, show, show_json
 
 __all__ = ["app", "main"]
@@ -93,14 +93,22 @@ def train(
         raise typer.BadParameter("give --epochs or --time, not both")
     if init is not None and (given := [name for name in ("--net", "--size", "--fit") if settings[name] is not None]):
         raise typer.BadParameter(f"--init brings its own network and size; leave out {', '.join(given)}")
+    from . import zoo
+    from .data.decoding import LARGEST_SIZE
     from .data.pictures import FITS
+    from .training.plan import duration, whole
     from .training.recipes import RECIPES
 
     for name, value, known in (("--recipe", recipe, RECIPES), ("--fit", fit_by, FITS)):
         if value is not None and value not in known:
             raise typer.BadParameter(f"{name} must be one of {', '.join(known)}, got {value!r}")
     if time is not None:
-        _check_duration(time)
+        checked(duration, time)
+    if net is not None:
+        checked(zoo.require, net)
+    for name, value in (("--size", size), ("--shift", shift), ("--cutout", cutout)):
+        if value is not None:  # whether images are that large is seen when they are read
+            checked(whole, name, value, 0, LARGEST_SIZE)
     rounds = None if epochs is None else _epochs(epochs, resume is not None)
     set_threads(threads)
     from . import cli_check, cli_text
@@ -133,27 +141,15 @@ def train(
 
 
 def _epochs(text: str, resumed: bool) -> int | str:
-    from .training.plan import more_epochs
+    from .training.plan import MOST_EPOCHS, more_epochs, whole
 
-    try:
-        if resumed:
-            more_epochs(text)
-            return text
-    except ValueError as e:
-        raise typer.BadParameter(str(e)) from None
+    if resumed:
+        checked(more_epochs, text)
+        return text
     if not text.isdecimal() or not int(text):
         raise typer.BadParameter(f"--epochs must be a whole number of at least 1, got {text!r}"
                                  + ("; +N adds epochs to a run, with --resume" if text.startswith("+") else ""))
-    return int(text)
-
-
-def _check_duration(time: str) -> None:
-    from .training.plan import duration
-
-    try:
-        duration(time)
-    except ValueError as e:
-        raise typer.BadParameter(str(e)) from None
+    return checked(whole, "--epochs", int(text), 1, MOST_EPOCHS)
 
 
 @command
@@ -276,4 +272,6 @@ def _shape(text: str | None) -> tuple[int, ...] | None:
     parts = text.lower().split("x")
     if not 1 <= len(parts) <= 3 or not all(p.isdecimal() and int(p) for p in parts):
         raise typer.BadParameter(f"cannot read the size {text!r}; write it like 28x28x1 (height, width, channels)")
-    return tuple(map(int, parts))
+    from .network import checked_shape
+
+    return checked(checked_shape, tuple(map(int, parts)), "--input")

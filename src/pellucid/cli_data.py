@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from .cli_app import command, data_app
-from .cli_options import Json, Threads, set_threads
+from .cli_options import Json, Threads, checked, set_threads
 from .cli_terminal import say, show, show_json
 
 
@@ -58,6 +58,13 @@ def labels(
       pellucid data labels photos.npz
       pellucid data labels digits --folds 5 --json
     """
+    from . import zoo
+    from .training.plan import MOST_EPOCHS, whole
+
+    if net is not None:
+        checked(zoo.require, net)
+    if epochs is not None:
+        checked(whole, "--epochs", epochs, 1, MOST_EPOCHS)
     set_threads(threads)
     from . import cli_evaluation
     from .evaluation import label_errors

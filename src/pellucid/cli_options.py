@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -42,6 +43,14 @@ def check_csv(path: str | None, *inputs: str) -> None:
         raise typer.BadParameter(f"--csv writes a file whose name ends in .csv, got {printable(path)}")
     if os.path.realpath(path) in map(os.path.realpath, inputs):
         raise typer.BadParameter(f"--csv would overwrite {printable(path)}, which is read; choose another name")
+
+
+def checked(check: Callable, *arguments, **limits):
+    """What `check` returns; what it refuses with ValueError is a wrong command line."""
+    try:
+        return check(*arguments, **limits)
+    except ValueError as e:
+        raise typer.BadParameter(str(e)) from None
 
 
 def set_threads(count: int | None) -> None:

@@ -40,8 +40,7 @@ def report(results: Iterator, about: dict, *, as_json: bool, csv: str | None, to
                     sink(found)
             else:
                 failures.append({"path": found[0], "error": one_line(found[1])})
-                prefix = printable(" ".join(found[0].split())) + ": "
-                say(f"pellucid: {printable(found[0])}: {one_line(found[1]).removeprefix(prefix)}")
+                say(f"pellucid: {_failure(*found)}")
             tick(count)
     if as_json:
         if not count:
@@ -58,6 +57,15 @@ def prediction(found: dict, top: int) -> str:
     ranked = list(found["probabilities"].items())[:top]
     refused = "none of these; nearest " if found["rejected"] else ""
     return f"{printable(where)}: {refused}" + ", ".join(f"{printable(name)} {share:.1%}" for name, share in ranked)
+
+
+def _failure(path: str, error: Exception) -> str:
+    """What is wrong with a file, its name once and in front."""
+    text, name = one_line(error), printable(" ".join(path.split()))
+    for whole, short in ((f"{name}: ", ""), (f"cannot read {name}: ", "cannot be read: ")):
+        if text.startswith(whole):
+            text = short + text.removeprefix(whole)
+    return f"{printable(path)}: {text}"
 
 
 def _json_sink(about: dict, top: int | None) -> Sink:
