@@ -173,7 +173,10 @@ def test_no_space_and_no_permission(tmp_path, own_cache, monkeypatch, decoded):
     first = load(path)
     shutil.rmtree(own_cache)
     own_cache.write_text("no folder")
-    same(load(path), first)
+    again = load(path)
+    same(again, first)
+    assert first.notes == () and len(again.notes) == 1 and "\n" not in again.notes[0]
+    assert str(own_cache) in again.notes[0] and "set PELLUCID_CACHE" in again.notes[0]
     monkeypatch.setattr("pellucid.data.arrays.os.sysconf", lambda name: 8)
     refused(lambda: load(path), "take 1,536 bytes, which do not fit into memory", str(own_cache), "set PELLUCID_CACHE")
 
@@ -191,7 +194,9 @@ def test_a_disk_that_becomes_full(tmp_path, own_cache, monkeypatch):
     assert not entries(own_cache) and not list(own_cache.glob(".*"))
     with monkeypatch.context() as patch:
         patch.setattr(cache.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10, 9, 1))
-        same(load(path), first)
+        again = load(path)
+        same(again, first)
+        assert "the disk has less free" in again.notes[0]
     assert not entries(own_cache)
 
 
@@ -292,8 +297,8 @@ def many(tmp_path_factory):
 
 def test_processes_give_what_one_gives(many, own_cache, monkeypatch):
     monkeypatch.setenv("PELLUCID_THREADS", "2")
-    calls, in_processes = [], decoding._in_processes
-    monkeypatch.setattr(decoding, "_in_processes", lambda *a: calls.append(a) or in_processes(*a))
+    calls, in_processes = [], decoding.in_processes
+    monkeypatch.setattr(decoding, "in_processes", lambda *a: calls.append(a) or in_processes(*a))
     several = load(many)
     assert len(calls) == 2 and [name for name, _ in several.left_out] == ["ant/0001.jpg", "bee/0700.jpg"]
     shutil.rmtree(own_cache)

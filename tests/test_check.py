@@ -8,7 +8,7 @@ import pytest
 from photos_data import photos, sound
 
 from pellucid.cli_check import report as text
-from pellucid.data import Dataset, Pictures, load, split
+from pellucid.data import DataError, Dataset, Pictures, load, split
 from pellucid.data.check import SEVERITIES, brief, check
 
 
@@ -121,6 +121,29 @@ def test_tiny_classes_and_those_that_cannot_be_split():
     assert "tiny" in found(replace(data, labels=np.repeat(np.arange(3, dtype=np.int32), (19, 32, 21))))
 
 
+def test_classes_without_images():
+    data = sound(72)
+    ant = data.labels == 0
+    alone = Dataset("d", data.images[ant], data.labels[ant], ["ant", "bee", "cat"], partial=True)
+    kinds = found(alone)
+    assert set(kinds) == {"empty"} and kinds["empty"].severity == "serious"
+    assert names(kinds["empty"]) == [("bee",), ("cat",)] and kinds["empty"].text == "2 classes without an image"
+    assert "Training stops" in kinds["empty"].advice
+    assert check(alone).counts == {"ant": {"all": 24}, "bee": {"all": 0}, "cat": {"all": 0}}
+    assert "bee      0" in text(check(alone))
+    one = found(replace(alone, classes=["ant"]))
+    assert set(one) == {"one-class"} and one["one-class"].severity == "serious"
+    both = Dataset("d", data.images[ant], data.labels[ant], ["ant", "bee"], data.images[~ant][:9],
+                   np.ones(9, np.int32), partial=True)
+    kinds = found(both)
+    assert {kind: names(kinds[kind]) for kind in ("empty", "missing-test")} == {
+        "empty": [("bee",)], "missing-test": [("ant",)]}
+    assert kinds["empty"].text == "1 class without a training image"
+    for data, message in ((alone, "has 0 images"), (replace(alone, classes=["ant"]), "found 1 class")):
+        with pytest.raises(DataError, match=message):
+            split(data)
+
+
 def test_imbalance():
     def of(counts):
         return Dataset("d", photos(sum(counts), (8, 8, 1)), np.repeat(np.arange(2, dtype=np.int32), counts), ["x", "y"])
@@ -227,13 +250,21 @@ def test_brief():
         "left out 2 images of which the test set holds a copy",
         "left out 1 training image of which the validation set holds a copy",
         "kept 5 images together that are copies of one another or belong together (2 groups, each in one part)",
-            "1 image stands in two classes as copies; pellucid data check names them",
+        "1 image stands in two classes as copies: image 0 = image 52; pellucid data check DATA shows all",
     ]
+    images = data.images.copy()
+    for i in (60, 64, 68):  # each beside one of the next class
+        images[i + 1] = images[i]
+    data = with_files(replace(data, images=images, left_out=(), notes=("read with care",)))
+    lines = brief(data, split(data))
+    assert lines[0] == "read with care"
+    assert lines[-1] == ("4 images stand in two classes as copies: train/0.png = train/52.png, "
+                         "train/60.png = train/61.png, ...; pellucid data check DATA shows all")
 
 
-def test_brief_of_imbalance():
+def test_brief_leaves_imbalance_to_those_who_weigh_classes():
     images = photos(230, (8, 8, 1))
     data = Dataset("d", images, np.repeat(np.arange(2, dtype=np.int32), (210, 20)), ["x", "y"])
-    assert brief(data, split(data)) == ["classes are out of balance: 'x' has 141 training images, 'y' has 13"]
+    assert brief(data, split(data)) == []
     digits = load("digits")
     assert brief(digits, split(digits)) == []

@@ -94,13 +94,16 @@ class TestHandedness:
 class TestClassWeights:
     def test_rare_classes_weigh_more_and_the_mean_over_images_is_one(self):
         labels = np.repeat([0, 1, 2], [90, 10, 40])
-        weights, notes = recipes.class_weights(labels, 3, None)
+        weights, notes = recipes.class_weights(labels, ["a", "b", "c"], None)
         assert np.mean([weights[i] for i in labels]) == pytest.approx(1)
         assert weights[1] / weights[0] == pytest.approx(3) and weights[2] / weights[0] == pytest.approx(1.5)
-        assert "9.0 times" in notes[0]
-        assert recipes.class_weights(labels, 3, False) == (None, [])
-        assert recipes.class_weights(np.repeat([0, 1], [19, 10]), 2, None) == (None, [])
-        assert recipes.class_weights(np.repeat([0, 1], [19, 10]), 2, True)[0] is not None
+        said = "'a' has 90 training images, 'b' has 10: rare classes weigh "
+        assert notes == [said + "more"]
+        assert recipes.class_weights(labels, ["a", "b", "c"], False) == (None, [said + "no more than others, as asked"])
+        even = np.repeat([0, 1], [19, 10])
+        assert recipes.class_weights(even, ["a", "b"], None) == recipes.class_weights(even, ["a", "b"], False)
+        assert recipes.class_weights(even, ["a", "b"], None) == (None, [])
+        assert recipes.class_weights(even, ["a", "b"], True)[0] is not None
 
     def test_a_step_follows_them(self):
         rng = np.random.default_rng(0)

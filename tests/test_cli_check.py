@@ -55,6 +55,20 @@ def test_as_json(folder):
     assert (folder / "copies.npz").read_bytes() == before and len(list(folder.iterdir())) == 2
 
 
+def test_what_training_refuses_is_a_finding(folder, tmp_path):
+    from data_helpers import tree, write_folder
+
+    write_folder(tmp_path / "photos", tree("ant/1.png", "ant/2.png", "bee/readme.txt", "loose.png"))
+    done = pellucid("data", "check", "photos", cwd=tmp_path, PELLUCID_CACHE=str(tmp_path / "cache"))
+    assert done.returncode == 0 and quiet(done.stderr)
+    assert "photos: 2 images in 2 classes" in done.stdout
+    assert "serious: 1 class without an image\n" in done.stdout and "\n    bee\n" in done.stdout
+    assert "loose.png: is in no class's folder" in done.stdout
+    assert "warning: 1 class of fewer than 20 images" in done.stdout
+    done = pellucid("train", "photos", cwd=tmp_path, PELLUCID_CACHE=str(tmp_path / "cache"))
+    assert "the class 'bee' has no picture" in assert_one_line(done)
+
+
 def test_data_that_cannot_be_checked(folder):
     assert "no such file" in assert_one_line(pellucid("data", "check", "nowhere.npz", cwd=folder))
 

@@ -96,6 +96,29 @@ def test_the_report_of_a_calibrated_model(work, capsys):
     assert "12 validation images, too few to set a threshold" in " ".join(evaluate(capsys)[0].split())
 
 
+def test_images_of_some_classes_only(work, capsys):
+    """One class or two of the model's three; the figures are those of these images alone."""
+    images, labels = work
+    for kept in ([0], [0, 2]):
+        chosen = np.isin(labels, kept)
+        names = np.array(CLASSES)[labels[chosen]]
+        np.savez("shapes.npz", images=images[chosen], labels=names)
+        result = json.loads(evaluate(capsys, "--json")[0])
+        p = pellucid.load("m.safetensors").predict(images[chosen]).argmax(axis=1)
+        assert result["count"] == chosen.sum() and result["correct"] == (p == labels[chosen]).sum()
+        assert result["accuracy"] == pytest.approx(result["correct"] / result["count"])
+        for i, c in enumerate(result["classes"]):
+            assert c["count"] == (labels[chosen] == i).sum() and (c["recall"] is None) == (i not in kept)
+            assert (c["f1"] is None) == (i not in kept)
+        out = " ".join(evaluate(capsys)[0].split())
+        absent = ", ".join(name for i, name in enumerate(CLASSES) if i not in kept)
+        assert f"No image here is of {absent}: no recall and no F1" in out
+    np.savez("shapes.npz", images=images, labels=np.array(CLASSES)[labels])
+    assert "No image here" not in evaluate(capsys)[0]
+    np.savez("shapes.npz", images=images, labels=np.repeat("star", COUNT))
+    assert "does not know the class 'star'" in evaluate(capsys, status=1)[1]
+
+
 @pytest.mark.parametrize("own_test", [False, True])
 def test_pictures_are_called_by_their_files(work, capsys, monkeypatch, own_test):
     images, labels = work

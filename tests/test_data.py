@@ -153,6 +153,16 @@ def test_a_dataset_checks_itself():
     refused(lambda: Dataset("d", x, y, ["a", "b", "c"], test_images=x), "no labels")
 
 
+def test_partial_data_may_lack_classes(tmp_path):
+    np.savez(tmp_path / "some.npz", images=images(), labels=np.full(12, 3))
+    write_idx(tmp_path / "idx")
+    (tmp_path / "idx" / "train-labels-idx1-ubyte.gz").write_bytes(gzip.compress(idx(np.full(12, 2, np.uint8))))
+    for name, count in (("some.npz", 4), ("idx", 3)):
+        data = load(tmp_path / name, partial=True)
+        assert data.classes == [str(i) for i in range(count)] and (data.labels == count - 1).all()
+        refused(lambda name=name: load(tmp_path / name), "without a gap")
+
+
 def test_memory_limit():
     require_memory(1000, "x")
     refused(lambda: require_memory(2**60, "x: its arrays"), "x: its arrays would take 1,152,921,504,606,846,976 bytes")

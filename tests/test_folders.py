@@ -159,6 +159,27 @@ def test_layouts_refused(source, name, own_cache):
 # Folders.
 
 
+PARTIAL = {"one class": ["ant"], "one class in train": ["ant"], "unknown in test": ["ant", "bee", "wasp"],
+           "missing in test": ["ant", "bee", "wasp"], "unknown in validation": ["Ant", "ant", "bee"],
+           "all broken": ["ant", "bee", "cow"], "broken in test": ["ant", "bee"], "empty class": ["ant", "bee", "wasp"]}
+
+
+@pytest.mark.parametrize("name", BAD_TREES)
+def test_what_is_no_good_for_training_can_be_looked_at(source, name):
+    """And what looking at it leaves in the cache does not make it good for training."""
+    files, texts = BAD_TREES[name]
+    path = source(files)
+    if name not in PARTIAL:
+        refused(lambda: load(path, partial=True), str(path), *texts)
+        return
+    data = load(path, partial=True)
+    assert data.classes == PARTIAL[name] and data.partial
+    pictures = {file for part in summary(data) for file, _ in part} | {file for file, _ in data.left_out}
+    assert pictures == {file for file in files if file.endswith(".png")}
+    assert all(label == file.split("/")[-2] for part in summary(data) for file, label in part)
+    refused(lambda: load(path), str(path), *texts)
+
+
 def test_links(tmp_path):
     root = write_folder(tmp_path / "data", tree(*classes()))
     write_folder(tmp_path / "elsewhere", tree("x.png", "deeper/y.png"))
@@ -244,6 +265,13 @@ def test_tables_with_parts(tmp_path):
     rows = rows.replace("TEST", "valid").replace("test", "val")
     data = load(table(tmp_path, rows, "b.csv"))
     assert data.validation.tolist() == [2, 3] and not data.has_test
+
+
+def test_partial_tables(tmp_path):
+    assert load(table(tmp_path, "path,label\nc.png,1\n"), partial=True).classes == ["1"]
+    data = load(table(tmp_path, "path,label,split\nc.png,1,\ngone.png,0,\npictures/a.png,2,test\n"), partial=True)
+    assert data.classes == ["0", "1", "2"] and summary(data) == [[("c.png", "1")], [("pictures/a.png", "2")]]
+    refused(lambda: load(table(tmp_path, "path,label\ngone.png,1\n"), partial=True), "one class only")
 
 
 def test_files_that_a_table_names_and_that_are_not_there(tmp_path):

@@ -182,7 +182,7 @@ def evaluate(
     loaded = load(path)
     with csv_file(csv, scores.COLUMNS) if csv is not None else contextlib.nullcontext() as write:
         with cli_check.display(sys.stderr) as reading:
-            part, result = evaluate_on(loaded, data, functools.partial(reading, "reading images"))
+            part, result = evaluate_on(loaded, data, functools.partial(reading, "reading images"), note=say)
         for row in result.rows() if write else ():
             write(row)
     if as_json:

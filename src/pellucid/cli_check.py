@@ -22,7 +22,7 @@ def report(r: Report) -> str:
     """The counts as a table, then the findings: what was found, what that means and what to do, and where."""
     counts = {"smallest": "from", "median": "half up to", "largest": "to"}
     total = sum(sum(row.values()) for row in r.counts.values())
-    lines = [f"{printable(r.name)}: {number(total, 'image')} in {len(r.counts):,} classes, "
+    lines = [f"{printable(r.name)}: {number(total, 'image')} in {number(len(r.counts), 'class', 'classes')}, "
              f"{'x'.join(map(str, r.shape))} (height x width x channels)"]
     if r.sizes:
         lines.append("pictures (height x width): "

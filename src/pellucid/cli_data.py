@@ -31,7 +31,10 @@ def check(data: Annotated[str, typer.Argument(metavar="DATA", help="As for train
     from .data.check import check as check_dataset
 
     with cli_check.display(sys.stderr) as progress:
-        report = check_dataset(load(data, progress=functools.partial(progress, "reading images")), progress)
+        dataset = load(data, partial=True, progress=functools.partial(progress, "reading images"))
+        for note in dataset.notes:
+            say(note)
+        report = check_dataset(dataset, progress)
     if as_json:
         show_json(report.to_json())
     else:
@@ -66,10 +69,15 @@ def labels(
     if epochs is not None:
         checked(whole, "--epochs", epochs, 1, MOST_EPOCHS)
     set_threads(threads)
-    from . import cli_evaluation
+    from . import cli_check, cli_evaluation
+    from .data import load
     from .evaluation import label_errors
     from .training.progress import display
 
+    with cli_check.display(sys.stderr) as reading:
+        dataset = load(data, progress=functools.partial(reading, "reading images"))
+    for note in dataset.notes:
+        say(note)
     with contextlib.ExitStack() as shown:
         fold, progress = 0, None
 
@@ -81,7 +89,7 @@ def labels(
                 fold, progress = number, shown.enter_context(display())
             progress(p)
 
-        result = label_errors(data, net, folds=folds, seed=seed, epochs=epochs, progress=follow)
+        result = label_errors(dataset, net, folds=folds, seed=seed, epochs=epochs, progress=follow)
     if as_json:
         show_json(result.to_json())
     else:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from .evaluation import Evaluation, LabelErrors
 
 WIDTH = 80
-CLASSES, PAIRS, MISTAKES, SUSPECTS = 20, 5, 5, 20  # rows shown
+CLASSES, PAIRS, MISTAKES, SUSPECTS, ABSENT = 20, 5, 5, 20, 5  # rows shown
 NAME = 16  # characters of a class's name in a sentence
 
 
@@ -116,6 +116,11 @@ def _classes(result: Evaluation) -> list[str]:
         taken = f"{clipped(result.classes[wrong.argmax()].name, 14)} ({wrong.max():,})" if wrong.max() else ""
         lines.append(f"{name:<{width}}  {c.count:>6,}  {precision:>9}  {c.accuracy:>6.1%}  {c.f1:>6.1%}  "
                      f"{taken}".rstrip())
+    if absent := [clipped(c.name) for c in result.classes if not c.count]:
+        named = ", ".join(absent[:ABSENT]) + f" and {len(absent) - ABSENT:,} more" * (len(absent) > ABSENT)
+        lines += ["", *textwrap.wrap(
+            f"No image here is of {named}: no recall and no F1 can be given for what is absent, the averages leave it "
+            "out, and a precision says only how often others were taken for it.", WIDTH)]
     return lines
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 from .arrays import to_dataset
@@ -33,6 +33,7 @@ def load(
     size: int | Sequence[int] | None = None,
     fit: str | None = None,
     channels: int | None = None,
+    partial: bool = False,
     progress: Callable[[int, int], object] | None = None,
 ) -> Dataset:
     """The data set that `spec` names.
@@ -46,7 +47,8 @@ def load(
     pixels a side, else a square with the largest of 32, 48, 64, 96, 128 not above the median shorter side. Without
     `channels`: 1 if all pictures are grey. Without `fit`: "crop" where pictures must be resized. `progress` is called
     with the number of pictures done and their total while they are decoded, which happens once: they are kept in a
-    cache. Arrays (.npz, IDX) must have the size and channels that are asked for.
+    cache. With `partial`, classes may be without an image, in a part or at all, and there may be one class only: for
+    looking at data and evaluating on them. Arrays (.npz, IDX) must have the size and channels that are asked for.
 
     Raises DataError, in one line, for everything that cannot be used.
     """
@@ -54,14 +56,14 @@ def load(
     if not isinstance(text, str) or not text or "\0" in text:
         raise DataError(f"a data set must be a name or a path, got {spec!r}")
     options = {"size": size, "fit": fit, "channels": channels}
-    pictures = partial(_load_pictures, progress=progress, **options)
+    pictures = functools.partial(_load_pictures, progress=progress, partial=partial, **options)
     if isinstance(spec, str) and spec in BUILT_IN:
         return _as_asked(BUILT_IN[spec](pictures), **options)
     path = Path(text).expanduser()
     if path.suffix.lower() == ".npz":
-        return _as_asked(load_npz(path), **options)
+        return _as_asked(load_npz(path, partial), **options)
     if find_idx(path):
-        return _as_asked(load_idx(path), **options)
+        return _as_asked(load_idx(path, partial=partial), **options)
     if path.is_dir() or (path.suffix.lower() in _LISTS and os.path.lexists(path)):
         return pictures(str(path), path)
     if os.path.lexists(path):

@@ -39,10 +39,11 @@ def to_dataset(
     test_labels: np.ndarray | None = None,
     classes: Sequence[str] | None = None,
     terms: Sequence[str] = ("images", "labels", "test images", "test labels"),
+    partial: bool = False,
 ) -> Dataset:
     """A data set from arrays by the rules above; `terms` are what messages call the four arrays.
 
-    `classes` names the integer labels. Raises DataError for anything the rules refuse.
+    `classes` names the integer labels; `partial` is `Dataset`'s. Raises DataError for anything the rules refuse.
     """
     what = [f"{name}: {term}" for term in terms]
     for x, y, x_what, y_what in ((images, labels, *what[:2]), (test_images, test_labels, *what[2:])):
@@ -51,9 +52,9 @@ def to_dataset(
         if x is not None:
             _check_shapes(x, y, x_what, y_what)
     unit = _in_unit_range(images, what[0])
-    numbers, classes = _to_labels(labels, classes, what[1])
+    numbers, classes = _to_labels(labels, classes, what[1], gaps=partial)
     if test_images is None:
-        return Dataset(name, _to_pixels(images, unit, what[0]), numbers, classes)
+        return Dataset(name, _to_pixels(images, unit, what[0]), numbers, classes, partial=partial)
     if (images.dtype.kind == "f") != (test_images.dtype.kind == "f"):
         raise DataError(f"{what[0]} are {images.dtype} but {what[2]} are {test_images.dtype}; save both in one type")
     if _in_unit_range(test_images, what[2]) != unit:
@@ -61,7 +62,7 @@ def to_dataset(
         raise DataError(f"{what[0]} lie in {ranges[0]} but {what[2]} in {ranges[1]}; scale both alike")
     test_numbers, _ = _to_labels(test_labels, classes, what[3], known=labels.dtype.kind in "US")
     return Dataset(name, _to_pixels(images, unit, what[0]), numbers, classes,
-                   _to_pixels(test_images, unit, what[2]), test_numbers)
+                   _to_pixels(test_images, unit, what[2]), test_numbers, partial=partial)
 
 
 def to_images(what: str, images: np.ndarray) -> np.ndarray:
@@ -148,9 +149,10 @@ def _to_pixels(images: np.ndarray, unit: bool, what: str) -> np.ndarray:
 
 
 def _to_labels(
-    labels: np.ndarray, classes: Sequence[str] | None, what: str, known: bool = False
+    labels: np.ndarray, classes: Sequence[str] | None, what: str, known: bool = False, gaps: bool = False
 ) -> tuple[np.ndarray, list[str]]:
-    """int32 labels and the class names; with `known`, texts must be among `classes`."""
+    """int32 labels and the class names; with `known`, texts must be among `classes`; with `gaps`, integers may have
+    some."""
     labels = labels.reshape(-1)
     if labels.dtype.kind == "S":
         try:
@@ -172,7 +174,7 @@ def _to_labels(
                             f"classes labels run from 0 to {len(classes) - 1}")
         return labels.astype(np.int32), list(classes)
     present = np.unique(labels)
-    if len(present) != high + 1:
+    if len(present) != high + 1 and not gaps:
         gap = int(np.argmax(present != np.arange(len(present))))
         raise DataError(f"{what} run to {high} but none is {gap}; labels must run from 0 without a gap: renumber them")
     return labels.astype(np.int32), [str(i) for i in range(high + 1)]

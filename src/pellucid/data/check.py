@@ -16,7 +16,7 @@ SERIOUS, WARNING, NOTE = "serious", "warning", "note"
 SEVERITIES = (SERIOUS, WARNING, NOTE)
 TINY = 20  # images in a class below which little can be learned, and less be measured
 IMBALANCE = 10  # times as many training images as the rarest class has
-NAMES = 10  # that `brief` mentions; the rest are counted
+NAMES, PAIRS = 10, 2  # files, and pairs of copies, that `brief` mentions; the rest are counted
 
 TRAIN, VALIDATION, TEST = range(3)
 PARTS = ("training", "validation", "test")
@@ -72,7 +72,8 @@ def check(dataset: Dataset, progress: Progress | None = None) -> Report:
     """
     d = _Labelled(dataset)
     findings = [
-        *_split(d), *_left_out(d), *_copies(d, progress), *_parts(d), *_classes(d), *_plain(d, progress), *_small(d),
+        *_absent(d), *_split(d), *_left_out(d), *_copies(d, progress), *_parts(d), *_classes(d), *_plain(d, progress),
+        *_small(d),
     ]
     findings.sort(key=lambda f: SEVERITIES.index(f.severity))
     brought = [part for part in range(3) if d.counts[:, part].any()]
@@ -85,9 +86,9 @@ def check(dataset: Dataset, progress: Progress | None = None) -> Report:
 def brief(dataset: Dataset, parts: Split) -> list[str]:
     """What is worth a line before training begins on a split data set: nothing where all is well.
 
-    Files left out, copies dropped or kept together, classes out of balance. Names are as they are in the file system.
+    Its notes, files left out, copies dropped or kept together. Names are as they are in the file system.
     """
-    lines = []
+    lines = list(dataset.notes)
     if count := len(dataset.left_out):
         named = "; ".join(f"{file} ({why})" for file, why in dataset.left_out[:NAMES])
         more = f"; and {count - NAMES} more" if count > NAMES else ""
@@ -103,14 +104,13 @@ def brief(dataset: Dataset, parts: Split) -> list[str]:
         lines.append(f"kept {_count(int(sizes[sizes > 1].sum()), 'image')} together that are copies of one another or "
                      f"belong together ({_count(int((sizes > 1).sum()), 'group')}, each in one part)")
     _, first, group = np.unique(parts.groups, return_index=True, return_inverse=True)
-    if count := len(np.unique(parts.groups[dataset.labels != dataset.labels[first][group]])):
-        lines.append(f"{_count(count, 'image')} stand{'s' * (count == 1)} in two classes as copies; "
-                     "pellucid data check names them")
-    counts = np.bincount(parts.train.labels, minlength=len(dataset.classes))
-    if _unbalanced(counts):
-        most, least = counts.argmax(), counts.argmin()
-        lines.append(f"classes are out of balance: {dataset.classes[most]!r} has {counts[most]:,} training images, "
-                     f"{dataset.classes[least]!r} has {counts[least]:,}")
+    others = np.flatnonzero(dataset.labels != dataset.labels[first][group])
+    groups, at = np.unique(parts.groups[others], return_index=True)
+    if count := len(groups):
+        pairs = [f"{_name(dataset, i)} = {_name(dataset, j)}"
+                 for i, j in zip(groups[:PAIRS], others[at[:PAIRS]], strict=True)]
+        lines.append(f"{_count(count, 'image')} stand{'s' * (count == 1)} in two classes as copies: {', '.join(pairs)}"
+                     + ", ..." * (count > PAIRS) + "; pellucid data check DATA shows all")
     return lines
 
 
@@ -131,9 +131,12 @@ class _Labelled:
     def name(self, place: int) -> str:
         """The file of an image, or what it is called where there is no file."""
         test = place - len(self.dataset.labels)
-        pictures, place, word = ((self.dataset.pictures, place, "image") if test < 0 else
-                                 (self.dataset.test_pictures, test, "test image"))
-        return pictures.files[place] if pictures is not None else f"{word} {place}"
+        return _name(self.dataset, place) if test < 0 else _name(self.dataset, test, test=True)
+
+
+def _name(dataset: Dataset, place: int, test: bool = False) -> str:
+    pictures = dataset.test_pictures if test else dataset.pictures
+    return pictures.files[place] if pictures is not None else f"{'test ' * test}image {place}"
 
 
 def _count(number: int, noun: str) -> str:
@@ -151,7 +154,21 @@ def _pictures(d: _Labelled) -> tuple[dict[str, tuple[int, int]], dict[str, int]]
     return {name: (int(h), int(w)) for name, (h, w) in named.items()}, dict(modes.most_common())
 
 
+def _absent(d: _Labelled) -> Iterator[Finding]:
+    """What partial data lack."""
+    names, what = d.dataset.classes, "a training image" if d.counts.any(axis=0).sum() > 1 else "an image"
+    if empty := [Item((names[c],)) for c in np.flatnonzero(d.counts[:, TRAIN] == 0)]:
+        yield Finding("empty", SERIOUS, f"{_count(len(empty), 'class')} without {what}", "Training stops there. Add "
+                      "images, or remove the class: its folder, its rows or its label.", tuple(empty))
+    if len(names) < 2:
+        yield Finding("one-class", SERIOUS, "one class only", "Training stops there: a classifier tells at least two "
+                      "classes apart. Add images of another, in a folder or under a label of its own.",
+                      (Item((names[0],)),))
+
+
 def _split(d: _Labelled) -> Iterator[Finding]:
+    if len(d.dataset.classes) < 2 or not d.counts[:, TRAIN].all():
+        return  # said already
     try:
         split(d.dataset)
     except DataError as e:
@@ -226,7 +243,8 @@ def _parts(d: _Labelled) -> Iterator[Finding]:
         if missing := [Item((names[c],)) for c in np.flatnonzero(d.counts[:, part] == 0)]:
             yield Finding(f"missing-{word}", SERIOUS, f"{_count(len(missing), 'class')} without a {word} image",
                           "How well they are recognised is not measured. Add some, or leave the part out: one is then "
-                          "set aside.", tuple(missing))
+                          "set aside." + " Training on pictures stops there." * (d.dataset.pictures is not None),
+                          tuple(missing))
         if totals[part] > totals[TRAIN]:
             yield Finding(f"large-{word}", WARNING, f"more {word} images ({totals[part]:,}) than training images "
                           f"({totals[TRAIN]:,})", "A network learns from the training images only. Are the parts mixed "
@@ -254,12 +272,13 @@ def _unlike(a: np.ndarray, b: np.ndarray) -> Iterator[tuple[int, tuple[float, fl
 
 def _classes(d: _Labelled) -> Iterator[Finding]:
     names, totals, train = d.dataset.classes, d.counts.sum(axis=1), d.counts[:, TRAIN]
-    if tiny := [Item((names[c],), _count(int(totals[c]), "image")) for c in np.flatnonzero(totals < TINY)]:
+    if tiny := [Item((names[c],), _count(int(totals[c]), "image"))
+            for c in np.flatnonzero((0 < totals) & (totals < TINY))]:
         yield Finding("tiny", WARNING, f"{_count(len(tiny), 'class')} of fewer than {TINY} images",
                       "A network learns little from so few, and figures for them are mostly chance. Add images, or "
                       "join or leave out these classes.", tuple(tiny))
-    if _unbalanced(train):
-        few = np.flatnonzero(train * IMBALANCE <= train.max())
+    if _unbalanced(train[train > 0]):
+        few = np.flatnonzero((0 < train) & (train * IMBALANCE <= train.max()))
         items = tuple(Item((names[c],), _count(int(train[c]), "image")) for c in few)
         yield Finding("imbalance", WARNING, f"{_count(len(few), 'class')} with at most 1/{IMBALANCE} of the "
                       f"{train.max():,} training images of {names[train.argmax()]!r}",

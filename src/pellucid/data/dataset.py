@@ -33,7 +33,9 @@ class Dataset:
     `groups`: int64 (N,), equal for images that a split must keep together, or None. `pictures` and `test_pictures`:
     the files behind the images, where there are such. `left_out`: (file, why) for files that were not used. `fit`:
     how pictures of other proportions were brought to the size, see `Preprocessing`. `digest`: a short text that
-    differs for other contents, where the source knows one without reading all images.
+    differs for other contents, where the source knows one without reading all images. `partial`: whether classes may be
+    without an image, or one stand alone, which is good to look at and to evaluate on, but not to train on.
+    `notes`: what people should know of how it was read, a line each.
     """
 
     name: str
@@ -49,10 +51,12 @@ class Dataset:
     left_out: tuple[tuple[str, str], ...] = ()
     fit: str = "stretch"
     digest: str | None = None
+    partial: bool = False
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self):
-        if len(self.classes) < 2:
-            raise DataError(f"{self.name}: found {len(self.classes)} class, a classifier needs at least 2")
+        if not self.partial:
+            self.require_two_classes()
         if len(set(self.classes)) != len(self.classes):
             twice = next(c for c in self.classes if self.classes.count(c) > 1)
             raise DataError(f"{self.name}: two classes are called {twice!r}; give each its own name")
@@ -61,7 +65,7 @@ class Dataset:
             raise DataError(f"{self.name}: the test set has no {missing}; give both or neither")
         self._check("", self.images, self.labels)
         absent = np.flatnonzero(np.bincount(self.labels, minlength=len(self.classes)) == 0)
-        if len(absent):
+        if len(absent) and not self.partial:
             raise DataError(
                 f"{self.name}: class {self.classes[absent[0]]!r} (label {absent[0]}) has no image; labels must run "
                 f"from 0 to {len(self.classes) - 1} without a gap: renumber them"
@@ -73,6 +77,11 @@ class Dataset:
                     f"{self.name}: test images are {self.test_images.shape[1:]} (height, width, channels), the "
                     f"others {self.images.shape[1:]}; make them the same size"
                 )
+
+    def require_two_classes(self) -> None:
+        """Raise DataError where there is nothing to tell apart."""
+        if len(self.classes) < 2:
+            raise DataError(f"{self.name}: found {len(self.classes)} class, a classifier needs at least 2")
 
     def _check(self, part: str, images: np.ndarray, labels: np.ndarray) -> None:
         if images.dtype != np.uint8 or images.ndim != 4 or 0 in images.shape or images.shape[3] > 4:

@@ -5,13 +5,9 @@ Both are done by several processes, batch by batch; what is in memory at a time 
 
 from __future__ import annotations
 
-import os
-import signal
-import threading
-import time
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, suppress
+from dataclasses import replace
 from functools import cached_property
 from hashlib import blake2b
 from math import prod
@@ -26,6 +22,7 @@ from .arrays import require_memory
 from .dataset import DataError, Dataset, Pictures
 from .listing import PARTS, File, Source, find
 from .pictures import FITS, RULES, SIZES, decode, is_grey, look, undisturbed
+from .workers import in_processes
 
 LARGEST_COMMON = 96  # pixels a side up to which a common size is kept
 LARGEST_SIZE = 4096
@@ -37,9 +34,10 @@ Progress = Callable[[int, int], object]
 
 
 def load_pictures(name: str, path: Path, *, size: int | Sequence[int] | None = None, fit: str | None = None,
-                  channels: int | None = None, progress: Progress | None = None) -> Dataset:
+                  channels: int | None = None, partial: bool = False, progress: Progress | None = None) -> Dataset:
     """The data set of the pictures in a folder, a zip, a .csv or a .tsv; see `pellucid.data.load`. Raises DataError."""
-    return _Loading(name, path, checked_size(size), checked_fit(fit), checked_channels(channels), progress).dataset()
+    return _Loading(name, path, checked_size(size), checked_fit(fit), checked_channels(channels), partial,
+                    progress).dataset()
 
 
 def checked_size(size: int | Sequence[int] | None) -> tuple[int, int] | None:
@@ -81,15 +79,20 @@ class _Loading:
     """One call of `load_pictures`."""
 
     def __init__(self, name: str, path: Path, size: tuple[int, int] | None, fit: str | None, channels: int | None,
-                 progress: Progress | None):
+                 partial: bool, progress: Progress | None):
         self.name, self.size, self.fit, self.channels, self.progress = name, size, fit, channels, progress
+        self.partial = partial
         self.source: Source = find(path)
         self.passes = 1  # over the pictures; of them, `passed` and `reported` have been done
         self.passed = self.reported = 0
+        self.notes: list[str] = []
 
     @cached_property
     def listing(self):
-        return self.source.listing()
+        listing = self.source.listing()
+        if listing.problems and not (self.partial and any(file.part == "train" for file in listing.files)):
+            raise DataError(listing.problems[0])
+        return listing
 
     def dataset(self) -> Dataset:
         asked = None not in (self.size, self.fit, self.channels)
@@ -118,7 +121,18 @@ class _Loading:
             entry = self._decoded(key, shape, fit, found if guessed else None)
         elif guessed:
             _check_guess(found, entry[1]["sizes"], entry[1]["modes"])
-        return _dataset(self.name, *entry, fit)
+        self.require_pictures(entry[1])
+        return replace(_dataset(self.name, *entry, fit, self.partial), notes=tuple(self.notes))
+
+    def require_pictures(self, table: dict) -> None:
+        """Raise DataError where a class has no picture left; for partial data, where training has none at all."""
+        if table.get("complete", True) or self.partial and table["counts"][0]:
+            return
+        listing, left_out = self.listing, dict(map(tuple, table["left_out"]))  # the listing may have its own complaint
+        held = set(zip(np.repeat(PARTS, table["counts"]), table["labels"], strict=True))
+        file = next(file for file in listing.files if (file.part, file.label) not in held)
+        raise DataError(f"{self.name}: none of the pictures of class {listing.classes[file.label]!r} for {file.part} "
+                        f"can be used; the first: {file.name}: {left_out[file.name]}")
 
     # Which size.
 
@@ -184,6 +198,8 @@ class _Loading:
         except (DataError, MemoryError):
             raise DataError(f"{self.name}: its decoded pictures take {most:,} bytes, which do not fit into memory, and "
                             f"{problem}; set PELLUCID_CACHE to a folder with that much space") from None
+        self.notes = [f"decoded pictures are not kept for the next time: {problem}; set PELLUCID_CACHE to a folder "
+                      "that can be written into"]
         self.passed, done = passed, 0
         record = _Record(self, shape, fit, guess)
         with closing(record.blocks()) as blocks:
@@ -197,7 +213,7 @@ class _Loading:
         tasks = [(self.listing.archive, [file.place for file in batch], *arguments) for batch in batches]
         few = sum(map(len, batches)) < _FEW_FILES and sum(f.size for batch in batches for f in batch) < _FEW_BYTES
         workers = 1 if few else min(processors.threads(), len(tasks))
-        with closing(_in_processes(function, tasks, workers) if workers > 1 else
+        with closing(in_processes(function, tasks, workers) if workers > 1 else
                      (function(*task) for task in tasks)) as results:
             for batch, result in zip(batches, results, strict=True):
                 self.passed += len(batch)
@@ -233,25 +249,24 @@ class _Record:
                 yield pixels
 
     def table(self) -> dict:
-        """All but the pixels. Raises DataError where a class has no picture left."""
+        """All but the pixels. `complete` says whether every class has a picture in every part. Raises DataError."""
         listing = self.loading.listing
-        held = {(file.part, file.label) for file, _, _ in self.kept}
-        for file in listing.files:
-            if (file.part, file.label) not in held:
-                reason = next(why for name, why in self.left_out if name == file.name)
-                raise DataError(f"{self.loading.name}: none of the pictures of class {listing.classes[file.label]!r} "
-                                f"for {file.part} can be used; the first: {file.name}: {reason}")
+        held, listed = ({(file.part, file.label) for file in files}
+                        for files in ([file for file, *_ in self.kept], listing.files))
         labels = [file.label for file, _, _ in self.kept]
         counts = [sum(file.part == part for file, _, _ in self.kept) for part in PARTS]
-        return {
+        table = {
             "shape": [len(self.kept), *self.shape], "counts": counts, "classes": listing.classes, "labels": labels,
             "files": [file.name for file, _, _ in self.kept], "sizes": [size for _, size, _ in self.kept],
             "modes": [mode for _, _, mode in self.kept], "left_out": sorted(self.left_out),
+            "complete": held == listed and not listing.problems,
             "digest": _digest(self.state.hexdigest(), self.shape, counts, listing.classes, labels),
         }
+        self.loading.require_pictures(table)  # before they are kept
+        return table
 
 
-def _dataset(name: str, pixels: np.ndarray, table: dict, fit: str) -> Dataset:
+def _dataset(name: str, pixels: np.ndarray, table: dict, fit: str, partial: bool) -> Dataset:
     train, validation, test = table["counts"]
     own = train + validation
     labels = np.array(table["labels"], np.int32)
@@ -264,6 +279,7 @@ def _dataset(name: str, pixels: np.ndarray, table: dict, fit: str) -> Dataset:
         validation=np.arange(train, own) if validation else None,
         pictures=pictures[0], test_pictures=pictures[1] if test else None,
         left_out=tuple((file, why) for file, why in table["left_out"]), fit=fit, digest=table["digest"],
+        partial=partial,
     )
 
 
@@ -285,50 +301,6 @@ def _batches(files: list[File], image_bytes: int) -> list[list[File]]:
 
 
 # In other processes.
-
-
-def _in_processes(function: Callable, tasks: list[tuple], workers: int) -> Iterator:
-    # Not the standard library's: its processes run the caller's script again unless that is guarded by
-    # `if __name__ == "__main__"`, or are forks of a process that has threads.
-    from loky.process_executor import BrokenProcessPool, ProcessPoolExecutor
-
-    executor = ProcessPoolExecutor(workers, initializer=_begin, initargs=(os.getpid(),))
-    try:
-        waiting = deque()
-        for task in tasks:
-            with _without_interrupts():  # which a process inherits that is started now
-                waiting.append(executor.submit(function, *task))
-            if len(waiting) > 2 * workers:  # not all at once: results wait in memory
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    except BrokenProcessPool as e:
-        raise DataError(f"a process that decodes pictures has died ({str(e).splitlines()[0][:120]}); "
-                        "if memory ran out, set PELLUCID_THREADS to a smaller number") from None
-    finally:
-        executor.shutdown(wait=True, kill_workers=True)
-
-
-@contextmanager
-def _without_interrupts() -> Iterator[None]:
-    """Ctrl-C waits until the block ends, and reaches no process that is started within."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _begin(parent: int) -> None:
-    """What a worker does first: it leaves Ctrl-C, which reaches all processes, to its parent, and ends with it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-
-
-def _end_with(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(0.5)
-    os._exit(1)  # the parent was killed: nobody waits for an answer
 
 
 def _contents(archive: str | None, places: list, most: int | None = None) -> Iterator[bytes | str]:

@@ -112,8 +112,12 @@ def find_idx(path: str | os.PathLike) -> dict[str, Path]:
     return found
 
 
-def load_idx(path: str | os.PathLike, name: str | None = None, classes: list[str] | None = None) -> Dataset:
-    """The data set in a folder or under a prefix of IDX files, named as MNIST's are. Raises DataError."""
+def load_idx(path: str | os.PathLike, name: str | None = None, classes: list[str] | None = None,
+             partial: bool = False) -> Dataset:
+    """The data set in a folder or under a prefix of IDX files, named as MNIST's are; `partial` is `Dataset`'s.
+
+    Raises DataError.
+    """
     files = find_idx(path)
     example = {"images": "train-images-idx3-ubyte", "labels": "train-labels-idx1-ubyte",
                "test_images": "t10k-images-idx3-ubyte", "test_labels": "t10k-labels-idx1-ubyte"}
@@ -127,4 +131,4 @@ def load_idx(path: str | os.PathLike, name: str | None = None, classes: list[str
                             f"{', '.join(sorted(f.name for f in files.values())) or 'nothing else'}")
     arrays = [read_idx(files[part], (3, 4) if part.endswith("images") else (1,)) for part in needed]
     terms = [files[part].name for part in needed]
-    return to_dataset(name or str(path), *arrays, classes=classes, terms=[*terms, "", ""][:4])
+    return to_dataset(name or str(path), *arrays, classes=classes, terms=[*terms, "", ""][:4], partial=partial)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
@@ -40,13 +40,15 @@ class File(NamedTuple):
 class Listing:
     """All pictures of a source: train, then validation, then test; in a part by class, then by name.
 
-    `archive` is the zip that they stand in, or None. `left_out`: (file, why).
+    `archive` is the zip that they stand in, or None. `left_out`: (file, why). `problems`: why nothing can be trained on
+    them, a line each: there are not two classes, or one has no picture in some part.
     """
 
     files: list[File]
     classes: list[str]
     left_out: list[tuple[str, str]]
     archive: str | None = None
+    problems: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -219,19 +221,19 @@ def arranged(what: str, tree: Tree, archive: str | None = None) -> Listing:
     present = {part: below.get(base, set()) for part, base in tops.items()}
     # Test pictures without labels, as competitions give them, are no test set.
     present = {part: names for part, names in present.items() if names or part == "train"}
-    classes = sorted(present["train"])
-    if not classes:
+    if not present["train"]:
         where = "/".join((what, *tops["train"]))
         raise DataError(f"{where}: its {loose.get('train', 0)} pictures lie in no class's folder; put those of each "
                         "class into a folder named after it, or give a CSV with the columns path and label")
-    _check_classes(what, tops, present, members, left_out)
+    problems = list(_problems(what, tops, present, members, left_out))
+    classes = sorted(set().union(*present.values()))
     number = {name: i for i, name in enumerate(classes)}
     files = [
         File(shown("/".join(parts)), part, number[name], size, place)
         for part in PARTS if part in present for name in classes
-        for parts, size, place in sorted(members[part, name], key=lambda found: found[0])
+        for parts, size, place in sorted(members.get((part, name), []), key=lambda found: found[0])
     ]
-    return Listing(files, [shown(name) for name in classes], sorted(left_out), archive)
+    return Listing(files, [shown(name) for name in classes], sorted(left_out), archive, problems)
 
 
 def _top(below: dict, holding: set) -> tuple[str, ...]:
@@ -260,26 +262,25 @@ def _part_folders(what: str, top: tuple[str, ...], names: set[str]) -> dict[str,
     return tops
 
 
-def _check_classes(what: str, tops: dict, present: dict, members: dict, left_out: list) -> None:
+def _problems(what: str, tops: dict, present: dict, members: dict, left_out: list) -> Iterator[str]:
     for part, names in present.items():
         where = "/".join((what, *map(shown, tops[part])))
         if empty := sorted(name for name in names if (part, name) not in members):
             inside = [f for f in left_out if f[0].startswith("/".join((*map(shown, tops[part]), shown(empty[0]), "")))]
             why = f" that can be used ({inside[0][0]}: {inside[0][1]})" if inside else ""
-            raise DataError(f"{where}: the class {shown(empty[0])!r} has no picture{why}; "
-                            "add some or remove its folder")
-        check_same_classes(where, part, names, present["train"])
+            yield f"{where}: the class {shown(empty[0])!r} has no picture{why}; add some or remove its folder"
+        yield from other_classes(where, part, names, present["train"])
     if len(present["train"]) < 2:
         only = shown(next(iter(present["train"])))
-        raise DataError(f"{what}: holds one class only, {only!r}; a classifier needs at least 2, "
-                        "each with its pictures in a folder of its own")
+        yield (f"{what}: holds one class only, {only!r}; a classifier needs at least 2, each with its pictures in a "
+               "folder of its own")
 
 
-def check_same_classes(where: str, part: str, names: set[str], known: set[str]) -> None:
-    """Raise DataError, naming the class, unless a part has the classes of the training part."""
+def other_classes(where: str, part: str, names: set[str], known: set[str]) -> Iterator[str]:
+    """What is wrong, naming the class, where a part has not the classes of the training part."""
     if unknown := sorted(names - known):
-        raise DataError(f"{where}: the {part} part has a class {shown(unknown[0])!r} that the training part has not "
-                        f"({', '.join(map(shown, sorted(known)[:10]))}); name the classes alike")
+        yield (f"{where}: the {part} part has a class {shown(unknown[0])!r} that the training part has not "
+               f"({', '.join(map(shown, sorted(known)[:10]))}); name the classes alike")
     if missing := sorted(known - names):
-        raise DataError(f"{where}: the {part} part has no class {shown(missing[0])!r}, the training part has; "
-                        "name the classes alike, with at least one picture each")
+        yield (f"{where}: the {part} part has no class {shown(missing[0])!r}, the training part has; name the classes "
+               "alike, with at least one picture each")

@@ -30,10 +30,13 @@ TRAINING_NAMES = (("images", "labels"), ("x", "y"), ("X", "y"), ("x_train", "y_t
 TEST_NAMES = (("x_test", "y_test"), ("X_test", "y_test"), ("test_images", "test_labels"))
 
 
-def load_npz(path: str | os.PathLike) -> Dataset:
-    """The data set in an .npz file. Raises DataError for anything that is not one, OSError never."""
+def load_npz(path: str | os.PathLike, partial: bool = False) -> Dataset:
+    """The data set in an .npz file; `partial` is `Dataset`'s.
+
+    Raises DataError for anything that is not one, OSError never.
+    """
     with _opened(path) as (path, archive):
-        return _from_archive(path, archive)
+        return _from_archive(path, archive, partial)
 
 
 def load_images(path: str | os.PathLike) -> np.ndarray:
@@ -80,7 +83,7 @@ def _members(path: Path, archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]
     return members
 
 
-def _from_archive(path: Path, archive: zipfile.ZipFile) -> Dataset:
+def _from_archive(path: Path, archive: zipfile.ZipFile, partial: bool) -> Dataset:
     members = _members(path, archive)
     names = {n.removesuffix(".npy") for n in members if n.endswith(".npy")}
     training = [pair for pair in TRAINING_NAMES if names.issuperset(pair)]
@@ -101,7 +104,8 @@ def _from_archive(path: Path, archive: zipfile.ZipFile) -> Dataset:
     require_memory(sum(members[f"{n}.npy"].file_size for n in wanted), f"{path}: its arrays")
     arrays = {name: _read_array(f"{path}: {name}", archive, members[f"{name}.npy"]) for name in wanted}
     classes = _class_names(path, arrays.pop("classes")) if "classes" in arrays else None
-    return to_dataset(str(path), *arrays.values(), classes=classes, terms=wanted[:4] if test else [*wanted[:2], "", ""])
+    terms = wanted[:4] if test else [*wanted[:2], "", ""]
+    return to_dataset(str(path), *arrays.values(), classes=classes, terms=terms, partial=partial)
 
 
 def _array_header(what: str, stream, info: zipfile.ZipInfo) -> tuple[tuple[int, ...], np.dtype, bool]:

@@ -97,6 +97,7 @@ def split(dataset: Dataset, seed: int = 0) -> Split:
     Raises DataError, naming the class, where one has too few images (copies counted once) for one in each part that is
     held out here, and where no validation image of the source's own is left.
     """
+    dataset.require_two_classes()
     groups, of_test = _kept_together(dataset)
     own = np.zeros(len(groups), bool)
     if dataset.validation is not None:

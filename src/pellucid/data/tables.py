@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ..files import open_file
 from .dataset import DataError
-from .listing import PARTS, SPLITS, File, Listing, Source, check_same_classes, shown, unreadable
+from .listing import PARTS, SPLITS, File, Listing, Source, other_classes, shown, unreadable
 
 _LARGEST_TABLE = 2**30
 _COLUMNS = ("path", "label", "split")
@@ -96,17 +96,17 @@ def _listing(path: Path, found: dict, left_out: list) -> Listing:
     names = {part: labels for part, labels in names.items() if labels}
     if "train" not in names:
         raise DataError(f"{path}: names no picture for training; expected rows whose split is train, or empty")
-    for part, labels in names.items():
-        check_same_classes(str(path), part, labels, names["train"])
+    problems = [problem for part, labels in names.items()
+                for problem in other_classes(str(path), part, labels, names["train"])]
     if len(names["train"]) < 2:
-        raise DataError(f"{path}: holds one class only, {shown(*names['train'])!r}; a classifier needs at least 2")
-    for (part, label), files in found.items():
-        if not files:
-            raise DataError(f"{path}: none of the pictures of class {shown(label)!r} for {part} can be used "
-                            f"({': '.join(left_out[0])} is the first such file); paths count from the table's folder")
-    classes = sorted(names["train"])
+        problems.append(f"{path}: holds one class only, {shown(*names['train'])!r}; a classifier needs at least 2")
+    problems += [f"{path}: none of the pictures of class {shown(label)!r} for {part} can be used "
+                 f"({': '.join(left_out[0])} is the first such file); paths count from the table's folder"
+                 for (part, label), files in found.items() if not files]
+    classes = sorted(set().union(*names.values()))
     files = [
         File(shown(name), part, classes.index(label), size, place)
-        for part in PARTS if part in names for label in classes for name, size, place in sorted(found[part, label])
+        for part in PARTS if part in names for label in classes
+        for name, size, place in sorted(found.get((part, label), []))
     ]
-    return Listing(files, [shown(name) for name in classes], sorted(left_out))
+    return Listing(files, [shown(name) for name in classes], sorted(left_out), problems=problems)

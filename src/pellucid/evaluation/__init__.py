@@ -49,18 +49,24 @@ def score(
 
 
 def evaluate_on(
-    model: Model, data: str | os.PathLike, progress: Callable[[int, int], object] | None = None
+    model: Model, data: str | os.PathLike, progress: Callable[[int, int], object] | None = None, *,
+    note: Callable[[str], object] | None = None,
 ) -> tuple[str, Evaluation]:
-    """Evaluate on a data set by its name or path; also says in words which of its images were used.
+    """Evaluate on a data set by its name or path; also says in words which of its images were used. Some of the
+    model's classes may have no images there.
 
     On the data the model was trained on these are the images held out for the test, found again by the seed in the
     model's record. On other data, their own test images where they have some, else all. Classes are matched by name.
-    `progress` is `data.load`'s. Raises ValueError where that is impossible, DataError for data that cannot be used.
+    `progress` is `data.load`'s; `note` is called with each of the data set's `notes`. Raises ValueError where that is
+    impossible, DataError for data that cannot be used.
     """
     from .. import data as datasets
     from ..training.setup import digest, split_digest
 
-    dataset = datasets.load(data, **model.preprocessing.loading if model.preprocessing else {}, progress=progress)
+    as_read = model.preprocessing.loading if model.preprocessing else {}
+    dataset = datasets.load(data, **as_read, partial=True, progress=progress)
+    for text in dataset.notes if note else ():
+        note(text)
     pictures = dataset.test_pictures if dataset.has_test else dataset.pictures
     indices = None
     if model.record.get("data_digest") == digest(dataset):
@@ -74,19 +80,22 @@ def evaluate_on(
                              "of Pellucid or scikit-learn; which images it never saw cannot be told")
         part, images, labels = f"{dataset.name}, test images", parts.test.images, parts.test.labels
         indices = parts.test.indices
-    elif dataset.has_test:
-        part, images, labels = f"{dataset.name}, its test images", dataset.test_images, dataset.test_labels
     else:
         part, images, labels = f"{dataset.name}, all images", dataset.images, dataset.labels
-        if "data_digest" in model.record and set(dataset.classes) <= set(model.classes):
+        if dataset.has_test:
+            part, images, labels = f"{dataset.name}, its test images", dataset.test_images, dataset.test_labels
+        if "data_digest" in model.record and not dataset.has_test:
             part += "; it is not told which of them the model was trained on, if any"
     files = pictures and tuple(pictures.files if indices is None else [pictures.files[i] for i in indices])
     return part, evaluate(model, images, matched(labels, dataset.classes, model.classes), files=files, indices=indices)
 
 
 def matched(labels: np.ndarray, names: list[str], classes: list[str]) -> np.ndarray:
-    """Labels that count in `names` as labels that count in `classes`. Raises ValueError for a name not among them."""
-    if missing := [name for name in names if name not in classes]:
+    """Labels that count in `names` as labels that count in `classes`.
+
+    Raises ValueError where a label's name is not among them.
+    """
+    if missing := [names[label] for label in np.unique(labels) if names[label] not in classes]:
         raise ValueError(f"the model does not know the class {missing[0]!r}; it knows {', '.join(classes[:20])}"
                          + (f" and {len(classes) - 20} more" if len(classes) > 20 else ""))
-    return np.array([classes.index(name) for name in names])[labels]
+    return np.array([classes.index(name) if name in classes else -1 for name in names])[labels]

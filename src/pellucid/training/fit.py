@@ -144,7 +144,7 @@ def fit(
         candidates = recipes.networks(dataset.input_shape, spending)
     changes, why = recipes.augmentation(parts.train.images, dataset.input_shape, seed, shift=shift, mirror=mirror,
                                         cutout=cutout)
-    weights, uneven = recipes.class_weights(parts.train.labels, len(dataset.classes), balance)
+    weights, uneven = recipes.class_weights(parts.train.labels, dataset.classes, balance)
     asked = {"seed": seed, "source": source, "label_smoothing": 0.1 if label_smoothing is None else label_smoothing,
              "averaging": averaging is not False, "tta": tta, "recipe": recipe, "patience": patience, "begin": begin,
              "optimizer": optimizer, "lr": lr, "changes": changes, "class_weights": weights,

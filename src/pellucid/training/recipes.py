@@ -111,16 +111,23 @@ def augmentation(
     return augment.Augmentation(augment.default_shift(shape) if shift is None else shift, mirror, cutout or 0), notes
 
 
-def class_weights(labels: np.ndarray, classes: int, balance: bool | None) -> tuple[list[float] | None, list[str]]:
+def class_weights(
+    labels: np.ndarray, classes: list[str], balance: bool | None
+) -> tuple[list[float] | None, list[str]]:
     """A weight for the losses of each class, one over the root of its share (Mahajan et al., "Exploring the limits of
     weakly supervised pretraining", 2018, section 2.2), 1 in the mean over images, or None; and in words why.
 
-    `balance` None weights classes where one has UNEVEN times as many images as another.
+    `balance` None weights classes where one has UNEVEN times as many images as another. `classes` are their names.
     """
-    counts = np.bincount(labels, minlength=classes)
+    counts = np.bincount(labels, minlength=len(classes))
     ratio = counts.max() / max(counts.min(), 1)
-    if balance is False or balance is None and ratio < UNEVEN:
+    most, least = counts.argmax(), counts.argmin()
+    uneven = (f"{classes[most]!r} has {counts[most]:,} training images, {classes[least]!r} has {counts[least]:,}: "
+              "rare classes weigh ")
+    if balance is False:
+        return None, [uneven + "no more than others, as asked"] * bool(ratio >= UNEVEN)
+    if balance is None and ratio < UNEVEN:
         return None, []
     weights = 1 / np.sqrt(np.maximum(counts, 1))
     weights *= counts.sum() / (weights @ counts)
-    return weights.tolist(), [f"rare classes weigh more: the largest has {ratio:.1f} times the images of the smallest"]
+    return weights.tolist(), [uneven + "more"]
