@@ -92,6 +92,50 @@ def test_which_images_of_a_data_set_count(model, tmp_path):
         evaluation.evaluate_on(model, tmp_path / "plain.npz")
 
 
+def test_images_seen_in_training_are_left_out(tmp_path):
+    """Of other data than those trained on: the run remembers its images by their digests."""
+    from pellucid.training.fit import fit
+    from pellucid.training.run import RunFolder
+
+    def save(name, images, labels, **more):
+        np.savez(tmp_path / name, x_train=images, y_train=labels, classes=np.array(CLASSES), **more)
+        return tmp_path / name
+
+    network = Network.build((8, 8, 1), Sequential(Flatten(), Dense(3)))
+    images, labels = pictures(120)
+    new, new_labels = pictures(150)
+    new, new_labels = new[120:], new_labels[120:]
+    first = save("first.npz", images, labels)
+    run = fit(network, first, epochs=2, out=tmp_path / "run")
+    parts = datasets.split(datasets.load(first), 0)
+    seen = RunFolder(run.folder).read_seen(run.model.record)
+    assert len(seen) == len(parts.train) + len(parts.validation)
+    more = save("more.npz", np.concatenate([new, images]), np.concatenate([new_labels, labels]))
+    part, result = evaluation.evaluate_on(run.model, more, seen=seen)
+    assert part.endswith("all images but 90 that the model has seen in training")
+    expected = np.concatenate([np.arange(30), 30 + parts.test.indices])
+    assert result.indices.tolist() == expected.tolist() and result.count == 60
+    assert result.answers.labels.tolist() == np.concatenate([new_labels, labels])[expected].tolist()
+    own = save("own.npz", new, new_labels, x_test=np.concatenate([new, parts.train.images[:4]]),
+               y_test=np.concatenate([new_labels, parts.train.labels[:4]]))
+    part, result = evaluation.evaluate_on(run.model, own, seen=seen)
+    assert part.endswith("its test images but 4 that the model has seen in training") and result.count == 30
+    old = save("old.npz", parts.train.images, parts.train.labels)
+    with pytest.raises(ValueError, match="has seen each of them in training"):
+        evaluation.evaluate_on(run.model, old, seen=seen)
+    assert "not told" in evaluation.evaluate_on(run.model, more)[0]
+    # On its own data the split alone decides; of another run's model the folder knows nothing.
+    assert evaluation.evaluate_on(run.model, first, seen=seen)[1].count == 30
+    assert RunFolder(run.folder).read_seen({**run.model.record, "split_digest": "another"}) is None
+    # A model that begins from this one has seen its images, too.
+    after = fit(data=save("new.npz", new, new_labels), init=run.folder / "best.safetensors", epochs=1,
+                out=tmp_path / "after")
+    assert set(seen) < set(RunFolder(after.folder).read_seen(after.model.record))
+    (run.folder / "seen.safetensors").write_bytes(b"damaged")
+    with pytest.raises(ValueError, match="seen.safetensors"):
+        RunFolder(run.folder).read_seen(run.model.record)
+
+
 def test_classes_are_matched_by_name():
     labels = np.array([0, 1, 1])
     assert evaluation.matched(labels, ["ring", "bar"], CLASSES).tolist() == [2, 0, 0]

@@ -99,7 +99,7 @@ class TestRun:
         assert Network.from_json(config["network"]) == small()
         assert config["result"]["test"] == run.test
         assert sorted(p.name for p in run.folder.iterdir()) == [
-            "best.safetensors", "config.json", "last.safetensors", "metrics.csv"]
+            "best.safetensors", "config.json", "last.safetensors", "metrics.csv", "seen.safetensors"]
 
     def test_rates_follow_the_schedule(self, run):
         lr = run.setup.optimizer.lr

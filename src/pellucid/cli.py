@@ -163,7 +163,7 @@ def evaluate(
     """Say how good a model is on labelled images, class by class, and how far its probabilities can be believed.
 
     On the data it was trained on, only the test images count, those it never saw. On other data, their test images if
-    they have some of their own, else all.
+    they have some of their own, else all; without those that the run has seen, if MODEL is still in its run folder.
 
     \b
     Examples:
@@ -177,12 +177,14 @@ def evaluate(
     from .evaluation import evaluate_on, scores
     from .files import csv_file
     from .model import load
+    from .training.run import RunFolder
 
     path = model_file(model)
     loaded = load(path)
+    seen = RunFolder(path.parent).read_seen(loaded.record)
     with csv_file(csv, scores.COLUMNS) if csv is not None else contextlib.nullcontext() as write:
         with cli_check.display(sys.stderr) as reading:
-            part, result = evaluate_on(loaded, data, functools.partial(reading, "reading images"), note=say)
+            part, result = evaluate_on(loaded, data, functools.partial(reading, "reading images"), seen=seen, note=say)
         for row in result.rows() if write else ():
             write(row)
     if as_json:

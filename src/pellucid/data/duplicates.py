@@ -38,6 +38,17 @@ def exact(*arrays: np.ndarray) -> np.ndarray:
     return groups
 
 
+def digests(images: np.ndarray) -> np.ndarray:
+    """A 64-bit BLAKE2b digest of each image's pixels, uint64 (N,), of uint8 images (N, H, W, C) or `Rows` of them.
+
+    Enough to know images again: among a million and a million others, two unlike ones are taken for equal less than
+    once in ten million times.
+    """
+    found = b"".join(hashlib.blake2b(image.data, digest_size=8).digest()
+                     for chunk in chunks([images], np.arange(len(images))) for image in chunk)
+    return np.frombuffer(found, "<u8")
+
+
 def near(*arrays: np.ndarray, progress: Callable[[int, int], None] | None = None) -> np.ndarray:
     """The groups of images that are equal or look alike, in uint8 arrays (N, H, W, C), as int64 (N,).
 

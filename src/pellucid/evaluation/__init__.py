@@ -50,17 +50,20 @@ def score(
 
 def evaluate_on(
     model: Model, data: str | os.PathLike, progress: Callable[[int, int], object] | None = None, *,
-    note: Callable[[str], object] | None = None,
+    seen: np.ndarray | None = None, note: Callable[[str], object] | None = None,
 ) -> tuple[str, Evaluation]:
     """Evaluate on a data set by its name or path; also says in words which of its images were used. Some of the
     model's classes may have no images there.
 
     On the data the model was trained on these are the images held out for the test, found again by the seed in the
-    model's record. On other data, their own test images where they have some, else all. Classes are matched by name.
-    `progress` is `data.load`'s; `note` is called with each of the data set's `notes`. Raises ValueError where that is
-    impossible, DataError for data that cannot be used.
+    model's record. On other data, their own test images where they have some, else all, but none whose digest is among
+    those that the model has `seen` (`RunFolder.read_seen`). Classes are matched by name. `progress` is `data.load`'s;
+    `note` is called with each of the data set's `notes`. Raises ValueError where that is impossible, DataError for data
+    that cannot be used.
     """
     from .. import data as datasets
+    from ..data import duplicates
+    from ..data.split import Rows
     from ..training.setup import digest, split_digest
 
     as_read = model.preprocessing.loading if model.preprocessing else {}
@@ -84,7 +87,14 @@ def evaluate_on(
         part, images, labels = f"{dataset.name}, all images", dataset.images, dataset.labels
         if dataset.has_test:
             part, images, labels = f"{dataset.name}, its test images", dataset.test_images, dataset.test_labels
-        if "data_digest" in model.record and not dataset.has_test:
+        if seen is not None:
+            indices = np.flatnonzero(~np.isin(duplicates.digests(images), seen))
+            if not len(indices):
+                raise ValueError(f"{part}: the model has seen each of them in training; give others")
+            if count := len(images) - len(indices):
+                part += f" but {count:,} that the model has seen in training"
+            images, labels = Rows(images, indices), labels[indices]
+        elif "data_digest" in model.record and not dataset.has_test:
             part += "; it is not told which of them the model was trained on, if any"
     files = pictures and tuple(pictures.files if indices is None else [pictures.files[i] for i in indices])
     return part, evaluate(model, images, matched(labels, dataset.classes, model.classes), files=files, indices=indices)

@@ -12,8 +12,9 @@ import numpy as np
 
 from .. import data as datasets
 from .. import zoo
+from ..data import duplicates
 from ..data.check import brief
-from ..model import load
+from ..model import Model, load
 from ..network import Network
 from ..optim import Optimiser
 from ..schedules import InTurn, OneCycle
@@ -171,8 +172,16 @@ def fit(
     if out is not False:
         folder = RunFolder.create(out, f"{Path(dataset.name).stem}-{setup.network_name}")
         folder.write_config(config)
+        folder.write_seen(_seen(parts, start, init), known)
         trainer.folder = folder
     return trainer.run(config, on_start)
+
+
+def _seen(parts: datasets.Split, start: Model | None, init) -> np.ndarray:
+    """The digests of the images that training sees, and of those that the model saw from which it begins."""
+    seen = [duplicates.digests(part.images) for part in (parts.train, parts.validation)]
+    before = None if start is None else RunFolder(Path(init).parent).read_seen(start.record)
+    return np.unique(np.concatenate(seen if before is None else [*seen, before]))
 
 
 def _in_time(

@@ -4,6 +4,7 @@
     last.safetensors   where training stands: parameters, optimiser, step (`State`)
     metrics.csv        a row an epoch
     config.json        everything the run was started with, and its result
+    seen.safetensors   digests of the images that training and validation saw
 
 Every file is whole at any moment (see `files`).
 """
@@ -28,6 +29,7 @@ COLUMNS = (
 )
 INTEGERS = ("epoch", "step")
 OPTIMIZER = "optimizer."  # before the names of the optimiser's buffers in last.safetensors
+SPLIT = ("data_digest", "split_digest")  # what of a record says which images were seen
 STATE = "training"  # metadata of last.safetensors
 
 
@@ -70,6 +72,10 @@ class RunFolder:
     @property
     def config(self) -> Path:
         return self.path / "config.json"
+
+    @property
+    def seen(self) -> Path:
+        return self.path / "seen.safetensors"
 
     @classmethod
     def create(cls, out: str | os.PathLike | None, name: str) -> RunFolder:
@@ -133,6 +139,21 @@ class RunFolder:
                 return [{c: (int if c in INTEGERS else float)(row[c]) for c in COLUMNS} for row in reader]
             except (KeyError, TypeError, ValueError):
                 raise ValueError(f"{self.metrics} is damaged; start a new run") from None
+
+    # seen.safetensors
+
+    def write_seen(self, digests: np.ndarray, record: dict) -> None:
+        """Keep the digests (see `duplicates.digests`) of images that were seen under the data and split of `record`."""
+        modelfile.write(self.seen, {"digests": digests}, {name: record[name] for name in SPLIT})
+
+    def read_seen(self, record: dict) -> np.ndarray | None:
+        """What `write_seen` wrote for the model of this record; None where there is nothing. Raises ValueError."""
+        if not self.seen.is_file():
+            return None
+        tensors, metadata = modelfile.read(self.seen)
+        if set(tensors) != {"digests"} or tensors["digests"].dtype != np.uint64:
+            raise ValueError(f"{self.seen} does not hold the digests of images; remove it")
+        return tensors["digests"] if metadata == {name: record.get(name) for name in SPLIT} else None
 
     # last.safetensors
 
