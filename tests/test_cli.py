@@ -104,6 +104,8 @@ class TestHelp:
         (("train", "digits", "--cutout", "9999"), "--cutout must be"),
         (("train", "digits", "--epochs", "10000000"), "--epochs must be"),
         (("data", "labels", "digits", "--net", "lenett"), "lenet"),
+        (("data", "labels", "digits", "--time", "soon"), "90s, 2m or 1h30m"),
+        (("data", "labels", "digits", "--time", "9s", "--epochs", "2"), "not both"),
         (("data", "labels", "digits", "--epochs", "10000000"), "--epochs must be"),
         (("summary", "lenet", "--input", "99999x99999x3"), "--input would have"),
     ])

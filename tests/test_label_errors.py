@@ -34,6 +34,25 @@ def shapes():
     return Dataset("shapes", images, labels, CLASSES, pictures=Pictures(files, np.full((180, 2), 8), ("L",) * 180))
 
 
+def test_time_is_shared_by_the_folds(shapes, monkeypatch):
+    from pellucid.training import fit as training
+
+    shares, fit, now = [], training.fit, [100.0]
+
+    def short(*arguments, time, **options):
+        shares.append(time)
+        now[0] += 10
+        return fit(*arguments, **{**options, "epochs": 1})
+
+    monkeypatch.setattr(training, "fit", short)
+    monkeypatch.setattr("pellucid.evaluation.labels.clock.monotonic", lambda: now[0])
+    assert label_errors(shapes, "mlp", time="1m").count == 180
+    assert shares == [20, 25, 40]
+    shares.clear()
+    label_errors(shapes, "mlp", time=15)
+    assert shares[:2] == [5, 2.5] and 0 < shares[2] < 1  # late, it still ends
+
+
 def test_the_ranking_by_hand():
     probabilities = np.array([
         [.9, .1, .0], [.7, .2, .1],  # usual for class 0, with the next: (.9 + .7 + .35 + .1) / 4 = .5125

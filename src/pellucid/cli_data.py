@@ -47,6 +47,8 @@ def labels(
         metavar="NAME", help="The network; one that suits the images if not given.")] = None,
     folds: Annotated[int, typer.Option(min=2, metavar="N", help="Parts to judge, each by a model of its own.")] = 3,
     epochs: Annotated[int | None, typer.Option(min=1, metavar="N", help="Times to go through the images.")] = None,
+    time: Annotated[str | None, typer.Option(
+        "--time", metavar="TIME", help="Train that long instead, all folds together: 90s, 2m, 1h30m.")] = None,
     seed: Annotated[int, typer.Option(min=0, metavar="N", help="Decides everything random.")] = 0,
     threads: Threads = None,
     as_json: Json = False,
@@ -59,11 +61,16 @@ def labels(
     \b
     Examples:
       pellucid data labels photos.npz
+      pellucid data labels photos/ --time 5m
       pellucid data labels digits --folds 5 --json
     """
+    if epochs is not None and time is not None:
+        raise typer.BadParameter("give --epochs or --time, not both")
     from . import zoo
-    from .training.plan import MOST_EPOCHS, whole
+    from .training.plan import MOST_EPOCHS, duration, whole
 
+    if time is not None:
+        checked(duration, time)
     if net is not None:
         checked(zoo.require, net)
     if epochs is not None:
@@ -89,7 +96,7 @@ def labels(
                 fold, progress = number, shown.enter_context(display())
             progress(p)
 
-        result = label_errors(dataset, net, folds=folds, seed=seed, epochs=epochs, progress=follow)
+        result = label_errors(dataset, net, folds=folds, seed=seed, epochs=epochs, time=time, progress=follow)
     if as_json:
         show_json(result.to_json())
     else:

@@ -120,7 +120,7 @@ def _classes(result: Evaluation) -> list[str]:
         named = ", ".join(absent[:ABSENT]) + f" and {len(absent) - ABSENT:,} more" * (len(absent) > ABSENT)
         lines += ["", *textwrap.wrap(
             f"No image here is of {named}: no recall and no F1 can be given for what is absent, the averages leave it "
-            "out, and a precision says only how often others were taken for it.", WIDTH)]
+            "out, and precision counts these images only.", WIDTH)]
     return lines
 
 

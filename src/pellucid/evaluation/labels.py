@@ -10,6 +10,7 @@ uncertainty in dataset labels", 2021).
 from __future__ import annotations
 
 import os
+import time as clock
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from math import ceil
@@ -63,12 +64,14 @@ def label_errors(
     folds: int = 3,
     seed: int = 0,
     epochs: int | None = None,
+    time: float | str | None = None,
     progress: Callable[[int, Progress], None] | None = None,
 ) -> LabelErrors:
     """Find images whose label is probably wrong.
 
     data: what `pellucid.data.load` takes, or a Dataset. Its own test images, if any, are not looked at.
     network, epochs, seed: as for `pellucid.fit`, which trains one model a fold; nothing is written.
+    time: instead of epochs, how long all folds together may train, in seconds or like "2m".
     progress: called with the number of the fold, from 1, and its training's `Progress` after every step.
 
     Images of one group (`Dataset.groups`) stay in one fold; those of a fold and of its training are read into memory.
@@ -77,7 +80,9 @@ def label_errors(
     """
     from .. import data as datasets
     from ..training.fit import fit
+    from ..training.plan import duration
 
+    ends = None if time is None else clock.monotonic() + duration(time)
     if isinstance(folds, bool) or not isinstance(folds, int) or folds < 2:
         raise ValueError(f"folds must be a whole number of at least 2, got {folds!r}")
     dataset = data if isinstance(data, datasets.Dataset) else datasets.load(data)
@@ -89,7 +94,9 @@ def label_errors(
             test_images=dataset.images[out], test_labels=labels[out],
             groups=None if dataset.groups is None else dataset.groups[kept], fit=dataset.fit,
         )
-        run = fit(network, fold, epochs=epochs, seed=seed, out=False,
+        # What one fold leaves of its time is the next ones'; each is given some, so that a late one still ends.
+        share = None if ends is None else max(ends - clock.monotonic(), 0.1) / (folds - number + 1)
+        run = fit(network, fold, epochs=epochs, time=share, seed=seed, out=False,
                   progress=progress and (lambda p, number=number: progress(number, p)))
         if run.interrupted:
             raise KeyboardInterrupt
