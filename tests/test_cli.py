@@ -328,7 +328,7 @@ class TestPredict:
         assert [p["path"] for p in result["predictions"]] == ["bar.png", "disc.bmp"]
         bad = [path for path in paths if path not in ("bar.png", "disc.bmp")]
         said = [line for line in done.stderr.splitlines() if line.startswith("pellucid: ")]
-        assert said[0].startswith("pellucid: gone.png: cannot be read: No such file")
+        assert said[0].startswith("pellucid: gone.png: cannot be read: no such file")
         assert [line.count(name) for line, name in zip(said, bad, strict=True)] == [1] * len(bad), said
         assert [f["path"] for f in result["failures"]] == bad
         lines = done.stderr.splitlines()
