@@ -9,7 +9,7 @@ import torch
 
 import pellucid
 
-BATCHES = {"lenet": 128, "cifar_vgg": 128, "cifar_resnet18": 64}  # the networks, and images in a step
+BATCHES = {"lenet": 128, "cifar_vgg": 128, "cifar_resnet18": 64, "convnet": 512}  # the networks, and images in a step
 MODES = {"pytorch default": torch.contiguous_format, "pytorch channels_last": torch.channels_last}  # of memory
 SGD = {"lr": 0.01, "momentum": 0.9, "nesterov": True}
 
@@ -32,7 +32,8 @@ def torch_step(net: torch.nn.Module, images: np.ndarray, labels: np.ndarray, lay
     net = net.train().to(memory_format=layout)
     x = torch.from_numpy(images.transpose(0, 3, 1, 2)).contiguous(memory_format=layout)
     y = torch.from_numpy(labels)
-    optimizer = torch.optim.SGD(net.parameters(), fused=True, **SGD)  # fused: one pass, the fastest it has
+    trained = [p for p in net.parameters() if p.requires_grad]
+    optimizer = torch.optim.SGD(trained, fused=True, **SGD)  # fused: one pass, the fastest it has
     forward = torch.compile(net) if compiled else net
 
     def step() -> float:

@@ -55,6 +55,22 @@ def cifar_vgg(inputs: int, classes: int) -> nn.Module:
     return nn.Sequential(parts | {"flatten": nn.Flatten(), "dense1": nn.Linear(inputs, classes)})
 
 
+def convnet(inputs: int, classes: int, width: int = 64) -> nn.Module:
+    """For colour images of 32x32."""
+    first = _conv(inputs, 32)
+    first.weight.requires_grad_(False)
+    parts, inputs = OrderedDict(conv1=first, relu1=_relu()), 32
+    for stage, filters in enumerate((width, 4 * width, 4 * width)):
+        for number in (2 * stage + 1, 2 * stage + 2):
+            parts[f"conv{number + 1}"] = _conv(inputs, filters)
+            if number % 2:
+                parts[f"pool{stage + 1}"] = nn.MaxPool2d(2)
+            parts |= {f"bn{number}": nn.BatchNorm2d(filters, momentum=0.4), f"relu{number + 1}": _relu()}
+            inputs = filters
+    return nn.Sequential(parts | {"pool4": nn.AdaptiveMaxPool2d(1), "flatten": nn.Flatten(),
+                                  "dense1": nn.Linear(inputs, classes)})
+
+
 def vgg16(inputs: int, classes: int) -> nn.Module:
     """For images of 224x224."""
     features = []
@@ -128,4 +144,4 @@ def cifar_resnet18(inputs: int, classes: int) -> nn.Module:
     return _resnet(stem, _Basic, (2, 2, 2, 2), 1, classes)
 
 
-NETWORKS = {made.__name__: made for made in (lenet, cifar_vgg, cifar_resnet18, vgg16, resnet50)}
+NETWORKS = {made.__name__: made for made in (lenet, cifar_vgg, cifar_resnet18, convnet, vgg16, resnet50)}

@@ -2,8 +2,9 @@
 
     python benchmarks/train_step.py [NETWORK ...] [--batch N] [--rounds 15] [--threads N] [--calls] [--json]
 
-Networks: `lenet` (28x28 grey, batch 128), `cifar_vgg` and `cifar_resnet18` (32x32 colour, batches 128 and 64); all
-three unless named. A step is forward, softmax cross-entropy, backward and SGD with Nesterov momentum, in float32.
+Networks: `lenet` (28x28 grey, batch 128), `cifar_vgg`, `cifar_resnet18` and `convnet` (32x32 colour, batches 128, 64
+and 512); all four unless named. A step is forward, softmax cross-entropy, backward and SGD with Nesterov momentum, in
+float32.
 Peers: PyTorch in its default layout, in channels_last, and both again compiled (torch.compile), with as many threads
 and with our initial weights: each must find our first loss, to 1e-3 of it, before it is timed. The compiled modes need
 a C++ compiler; without one they are left out, and standard error says so. Ends with status 1 where PyTorch is faster.
@@ -59,9 +60,10 @@ def least_bytes(network: Network, batch: int) -> int:
 
 
 def step_flops(network: Network, batch: int) -> int:
-    """Of all products: forward, to the weights, and to the input everywhere but in the first layer."""
-    macs = [m for m in network.macs.values() if m]
-    return 2 * batch * (3 * sum(macs) - macs[0])
+    """Of all products: forward, to the weights that are trained, and to the input everywhere but in the first layer."""
+    trained = network.parameter_counts
+    macs = [(m, 2 + (trained[name] > 0)) for name, m in network.macs.items() if m]
+    return 2 * batch * (sum(m * passes for m, passes in macs) - macs[0][0])
 
 
 def peers(name: str, ours: pellucid.TrainStep, images, labels) -> dict:

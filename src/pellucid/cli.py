@@ -55,6 +55,9 @@ def train(
     mirror: Annotated[bool | None, typer.Option(
         "--mirror/--no-mirror", help="Mirror training images left to right, or not; else the images are asked.",
         show_default=False)] = None,
+    tta: Annotated[bool | None, typer.Option(
+        "--tta/--no-tta", help="Answer with the mean over an image and its mirror image (test-time augmentation), or "
+        "not; else where training images are mirrored.", show_default=False)] = None,
     cutout: Annotated[int | None, typer.Option(
         min=0, metavar="PIXELS", help="Paint over a square of that side in each training image.")] = None,
     balance: Annotated[bool | None, typer.Option(
@@ -79,7 +82,7 @@ def train(
       pellucid train more.zip --init runs/photos
     """
     settings = {"--net": net, "--time": time, "--out": out, "--seed": seed, "--lr": lr, "--batch-size": batch_size,
-                "--shift": shift, "--mirror": mirror, "--cutout": cutout, "--balance": balance,
+                "--shift": shift, "--mirror": mirror, "--tta": tta, "--cutout": cutout, "--balance": balance,
                 "--patience": patience, "--recipe": recipe, "--init": init, "--size": size, "--fit": fit_by}
     if resume is not None and (given := [name for name, value in settings.items() if value is not None]):
         raise typer.BadParameter(f"--resume keeps the settings of the run; leave out {', '.join(given)}")
@@ -126,7 +129,7 @@ def train(
 
         run = fit(
             net, data, epochs=rounds, time=time, seed=seed, out=resume or out, batch_size=batch_size, lr=lr,
-            shift=shift, mirror=mirror, cutout=cutout, balance=balance, patience=patience, recipe=recipe,
+            shift=shift, mirror=mirror, tta=tta, cutout=cutout, balance=balance, patience=patience, recipe=recipe,
             init=None if init is None else model_file(init), resume=resume is not None, size=size, fit_by=fit_by,
             progress=lambda p: progress(p), loading=functools.partial(reading, "reading images"), on_start=started,
             command=["pellucid", *sys.argv[1:]],

@@ -201,7 +201,7 @@ def _in_time(
         left = ends - clock.perf_counter()
         paces = [pace.scaled(count / macs[chosen]) for count in macs[:chosen]]
         plans = [planning.plan_for_time(setup.plan, left, pace) for setup, pace in zip(setups, paces, strict=False)]
-        wider = [i for i, plan in enumerate(plans) if plan.epochs >= least]
+        wider = [i for i, plan in enumerate(plans) if plan.steps >= least * plan.epoch_steps]
         if not wider:
             return candidates[chosen], pace
         chosen = wider[0]

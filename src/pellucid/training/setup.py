@@ -222,6 +222,9 @@ def prepare(
     _check_label_smoothing(label_smoothing)
     changes = replace(changes, shift=_checked_shift(changes.shift, shape),
                       cutout=whole("cutout", changes.cutout, 0, min(shape[:2])))
+    tta = changes.mirror if tta is None else tta
+    if tta:
+        notes = [*notes, "answers are the mean over an image and its mirror image"]
     if patience is None:
         patience = max(plan.epochs // 2, 10)
     return Setup(
@@ -229,7 +232,7 @@ def prepare(
         optimizer=optimizer or default_optimizer(network, plan, lr, new=begin is None),
         label_smoothing=float(label_smoothing), **asdict(changes),
         averaging=default_horizon(plan.epoch_steps, plan.steps) if averaging else 0,
-        tta=changes.mirror if tta is None else tta,
+        tta=tta,
         class_weights=class_weights, patience=whole("patience", patience, 0), notes=notes, recipe=recipe,
         **({"init": begin.path, "slow": SLOW, "fresh": begin.fresh} if begin else {}),
     )
