@@ -311,7 +311,7 @@ class TestRecipes:
         widths = []
         for seconds in (1, 30, 1000):
             # As if a multiply-add took a picosecond: the widest network needs 0.4 s a step.
-            monkeypatch.setattr("pellucid.training.fit.measure", lambda setup, parts, seconds: plan.Pace(
+            monkeypatch.setattr("pellucid.training.fit.measure", lambda setup, parts, engine, seconds: plan.Pace(
                 sum(setup.network.macs.values()) * 2.6e-9, 0.0, 0.0))
             with pytest.raises(Enough) as chosen:
                 fit(data=data, time=seconds, out=False, on_start=stop)
@@ -354,7 +354,7 @@ def test_less_time_gives_smaller_pictures(tmp_path, monkeypatch):
         for number in range(24):
             pixels = rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(tmp_path / "photos" / name / f"{number}.png")
-    monkeypatch.setattr("pellucid.training.fit.measure", lambda setup, parts, seconds: plan.Pace(
+    monkeypatch.setattr("pellucid.training.fit.measure", lambda setup, parts, engine, seconds: plan.Pace(
         6.0 if setup.network.input_shape[0] == 64 else 0.01, 0.0, 0.0))
     seen = []
     run = fit(data=tmp_path / "photos", time=60, out=False, seed=1, patience=1, on_start=lambda s, _: seen.append(s))

@@ -86,6 +86,8 @@ class TestHelp:
         (("train", "--resume", "run", "--seed", "3"), "leave out --seed"),
         (("train", "digits", "--lr", "nan"), "--lr must be"),
         (("train", "digits", "--lr", "0"), "--lr must be"),
+        (("train", "digits", "--engine", "fast"), "native, torch"),
+        (("train", "digits", "--precision", "8"), "float32, bfloat16, float16"),
         (("train", "--resume", ""), "--resume needs"),
         (("predict", "run"), "PATH"),
         (("evaluate", "run"), "DATA"),

@@ -82,7 +82,8 @@ class TestErrors:
 
     @pytest.mark.parametrize("place", ["step", "_validate"])
     def test_one_within_a_step_leaves_the_last_sound_state(self, data, tmp_path, monkeypatch, place):
-        from pellucid.training.trainer import Trainer, TrainStep
+        from pellucid.training.step import TrainStep
+        from pellucid.training.trainer import Trainer
 
         owner, name = (TrainStep, "__call__") if place == "step" else (Trainer, place)
         real, calls = getattr(owner, name), []

@@ -31,6 +31,11 @@ def test_importing_loads_nothing_heavy():
     assert "numpy" in packages("import pellucid; pellucid.ops")  # what is loaded would be seen
 
 
+def test_a_command_that_computes_nothing_loads_no_numbers():
+    loaded = packages("import pellucid.cli")
+    assert "typer" in loaded and not loaded & {"numpy", "scipy", "sklearn", "torch", "PIL"}
+
+
 def test_the_version_and_the_names_are_known_without_loading_anything():
     assert not packages("import pellucid; pellucid.__version__, pellucid.__all__, dir(pellucid)") & HEAVY
 

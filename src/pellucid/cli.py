@@ -13,9 +13,25 @@ from typing import Annotated
 
 import typer
 
-from . import cli_data  # noqa: F401  it adds its commands
+from . import (
+    cli_data,  # noqa: F401  it adds its commands
+    distributed,
+)
 from .cli_app import app, command, main
-from .cli_options import Csv, Json, ModelPath, Threads, check_csv, checked, is_model, model_file, set_threads
+from .cli_options import (
+    Csv,
+    Device,
+    Engine,
+    Json,
+    ModelPath,
+    Threads,
+    check_csv,
+    checked,
+    computed_by,
+    is_model,
+    model_file,
+    set_threads,
+)
 from .cli_terminal import say, show, show_json
 
 __all__ = ["app", "main"]
@@ -65,6 +81,11 @@ def train(
         show_default=False)] = None,
     patience: Annotated[int | None, typer.Option(
         min=0, metavar="N", help="Stop after N epochs without a better validation; 0 for never.")] = None,
+    engine: Engine = None,
+    device: Device = None,
+    precision: Annotated[str | None, typer.Option(
+        metavar="NAME", help="What PyTorch computes in: float32, bfloat16 or float16; what the device gains by.",
+        show_default=False)] = None,
     threads: Threads = None,
     as_json: Json = False,
 ) -> None:
@@ -80,6 +101,7 @@ def train(
       pellucid train --resume runs/photos
       pellucid train --resume runs/photos --epochs +5
       pellucid train more.zip --init runs/photos
+      pellucid train photos/ --device cuda
     """
     settings = {"--net": net, "--time": time, "--out": out, "--seed": seed, "--lr": lr, "--batch-size": batch_size,
                 "--shift": shift, "--mirror": mirror, "--tta": tta, "--cutout": cutout, "--balance": balance,
@@ -99,10 +121,12 @@ def train(
     from . import zoo
     from .data.decoding import LARGEST_SIZE
     from .data.pictures import FITS
+    from .training.engines import ENGINES, PRECISIONS
     from .training.plan import duration, whole
     from .training.recipes import RECIPES
 
-    for name, value, known in (("--recipe", recipe, RECIPES), ("--fit", fit_by, FITS)):
+    for name, value, known in (("--recipe", recipe, RECIPES), ("--fit", fit_by, FITS), ("--engine", engine, ENGINES),
+                               ("--precision", precision, PRECISIONS)):
         if value is not None and value not in known:
             raise typer.BadParameter(f"{name} must be one of {', '.join(known)}, got {value!r}")
     if time is not None:
@@ -131,9 +155,12 @@ def train(
             net, data, epochs=rounds, time=time, seed=seed, out=resume or out, batch_size=batch_size, lr=lr,
             shift=shift, mirror=mirror, tta=tta, cutout=cutout, balance=balance, patience=patience, recipe=recipe,
             init=None if init is None else model_file(init), resume=resume is not None, size=size, fit_by=fit_by,
-            progress=lambda p: progress(p), loading=functools.partial(reading, "reading images"), on_start=started,
+            engine=engine, device=device, precision=precision, progress=lambda p: progress(p),
+            loading=functools.partial(reading, "reading images"), on_start=started,
             command=["pellucid", *sys.argv[1:]],
         )
+    if distributed.rank():
+        raise typer.Exit(int(run.interrupted))
     if as_json:
         show_json(run.to_json())
     if run.interrupted:
@@ -160,6 +187,8 @@ def evaluate(
     model: ModelPath,
     data: Annotated[str, typer.Argument(metavar="DATA", help="As for train.")],
     csv: Csv = None,
+    engine: Engine = None,
+    device: Device = None,
     threads: Threads = None,
     as_json: Json = False,
 ) -> None:
@@ -185,6 +214,7 @@ def evaluate(
     path = model_file(model)
     loaded = load(path)
     seen = RunFolder(path.parent).read_seen(loaded.record)
+    computed_by(loaded, engine, device)
     with csv_file(csv, scores.COLUMNS) if csv is not None else contextlib.nullcontext() as write:
         with cli_check.display(sys.stderr) as reading:
             part, result = evaluate_on(loaded, data, functools.partial(reading, "reading images"), seen=seen, note=say)
@@ -208,6 +238,8 @@ def predict(
         "--reject/--no-reject", help="Say where an image is likely none of the classes, if the model has learned when.",
     )] = True,
     csv: Csv = None,
+    engine: Engine = None,
+    device: Device = None,
     threads: Threads = None,
     as_json: Json = False,
 ) -> None:
@@ -230,6 +262,7 @@ def predict(
 
     file = model_file(model)
     loaded = load(file)
+    computed_by(loaded, engine, device)
     about = {"model": str(file), "threshold": loaded.calibration and loaded.calibration.threshold if reject else None}
     results = predict_files(loaded, paths, reject=reject)
     if report(results, about, as_json=as_json, csv=csv, top=top, classes=len(loaded.classes)):

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from . import distributed
 from .cli_terminal import Unwritten, fail, flush_or_drop, one_line, say, show
 
 OVERVIEW = """\
@@ -39,6 +40,8 @@ app.add_typer(data_app, name="data")
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; always ends with SystemExit: 0 success, 2 a wrong command line, 1 everything else."""
+    if distributed.rank():  # one process speaks for all
+        sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # a name the terminal cannot show is no reason to fail
@@ -77,6 +80,8 @@ def command(function, group: typer.Typer = app):
         except Exception as e:
             if os.environ.get("PELLUCID_TRACEBACK"):
                 raise
+            if distributed.rank() and distributed.speaks(e):
+                sys.stderr = sys.__stderr__
             fail(one_line(e))
 
     return group.command()(guarded)

@@ -5,15 +5,23 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from . import distributed
 from .cli_terminal import printable
+
+if TYPE_CHECKING:
+    from .model import Model
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output, all else elsewhere.")]
 Threads = Annotated[int | None, typer.Option(min=1, metavar="N", help="Threads to use; by default all processors.")]
 Csv = Annotated[str | None, typer.Option(metavar="FILE", help="Write a row an image into this .csv file.")]
+Engine = Annotated[str | None, typer.Option(
+    metavar="NAME", help="What computes: native, the compiled kernels, or torch, PyTorch.")]
+Device = Annotated[str | None, typer.Option(
+    metavar="NAME", help="Where PyTorch computes: cpu, cuda or mps; a GPU by CUDA if there is one.")]
 ModelPath = Annotated[str, typer.Argument(metavar="MODEL", help="A .safetensors file or the folder of a run.")]
 
 
@@ -51,6 +59,17 @@ def checked(check: Callable, *arguments, **limits):
         return check(*arguments, **limits)
     except ValueError as e:
         raise typer.BadParameter(str(e)) from None
+
+
+def computed_by(model: Model, engine: str | None, device: str | None) -> None:
+    """Let the engine that was asked for compute a model's answers."""
+    if distributed.world() > 1:
+        raise ValueError(f"{distributed.world()} processes train together, but only one evaluates or predicts; leave "
+                         "torchrun out")
+    if (engine, device) != (None, None):
+        from .training.engines import choose
+
+        choose(engine, device).take(model)
 
 
 def set_threads(count: int | None) -> None:

@@ -5,19 +5,23 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 from zlib import crc32
 
 import numpy as np
 
 from . import modelfile, processors
 from .calibration import Calibration
-from .engine.library import LOCK
+from .engine.library import LOCK, compiled, library
 from .engine.parameters import ParameterBuffer
 from .engine.plan import Plan
 from .layers.activation import Softmax
 from .modelfile import ModelFileError
 from .network import Network
 from .preprocessing import Preprocessing
+
+if TYPE_CHECKING:
+    from .torch_engine import OnDevice
 
 FORMAT = "1"  # of the metadata; a reader refuses what it does not know
 CHUNKS = (64, 16, 4, 1)  # images computed at a time
@@ -52,13 +56,28 @@ class Model:
         self.network, self.preprocessing, self.calibration, self.tta = network, preprocessing, calibration, tta
         self.classes = [str(c) for c in (classes if classes is not None else range(outputs))]
         self.record = dict(record or {})  # how it was trained, as JSON
-        self.buffer = ParameterBuffer(network.parameters())
+        self._buffer = ParameterBuffer(network.parameters())
+        self._engine: OnDevice | None = None
+        self.version = 0  # of the parameters
         if seed is not None:
             for name, p in network.parameters().items():
-                self.buffer.arrays[name][...] = p.init(np.random.default_rng([seed, crc32(name.encode())]), p.shape)
+                self._buffer.arrays[name][...] = p.init(np.random.default_rng([seed, crc32(name.encode())]), p.shape)
         self._image_bytes = sum(network.activation_bytes.values())
         self._plans: dict[int, Plan] = {}
         self._prepared = False  # whether what depends on the parameters alone is up to date
+
+    @property
+    def buffer(self) -> ParameterBuffer:
+        """The parameters in one flat array. Who writes to it says so with `changed`."""
+        if self._engine is not None:
+            self._engine.fetch()
+        return self._buffer
+
+    def use(self, engine: OnDevice | None) -> None:
+        """Let PyTorch compute the outputs (see `torch_engine`); with None again the compiled kernels."""
+        _ = self.buffer  # the last from the engine before
+        self._engine = engine
+        self.changed()
 
     @property
     def parameters(self) -> dict[str, np.ndarray]:
@@ -87,6 +106,7 @@ class Model:
     def changed(self) -> None:
         """Say that the parameters in `buffer` were written to."""
         self._prepared = False
+        self.version += 1
 
     # Asking it.
 
@@ -161,6 +181,10 @@ class Model:
         if images.shape[1:] != self.network.input_shape or images.ndim != len(self.network.input_shape) + 1:
             raise ValueError(f"expected images of shape (N, {', '.join(map(str, self.network.input_shape))}), "
                              f"got {images.shape}")
+        if self._engine is None and not compiled():
+            self.use(_on_torch(self))
+        if self._engine is not None:
+            return self._engine.outputs(images)
         out = np.empty((len(images), *self.network.output_shape), np.float32)
         done = 0
         with LOCK:
@@ -225,6 +249,16 @@ def load(path: str | os.PathLike) -> Model:
         raise ModelFileError(f"{path}: {e}") from None
     model.load_parameters(tensors)
     return model
+
+
+def _on_torch(model: Model) -> OnDevice:
+    """PyTorch in place of kernels that were not compiled. Raises NoKernels where it is not installed either."""
+    try:
+        from .torch_engine import OnDevice, device_of
+    except ImportError:
+        library()  # says what is missing
+        raise
+    return OnDevice(model, device_of("cpu"))
 
 
 def _rebuilt(network, preprocessing, classes, record, calibration, tta, parameters) -> Model:

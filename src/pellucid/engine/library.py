@@ -27,6 +27,8 @@ LOCK = threading.RLock()
 
 FOLDER = Path(__file__).parent / "compiled"
 
+GET_TORCH = "pip install 'pellucid[torch]'"
+
 
 # glibc's mallopt: parameters (malloc.h), and what they are set to.
 TRIM_THRESHOLD, MMAP_THRESHOLD = (-1, 1 << 28), (-3, 1 << 25)
@@ -205,12 +207,14 @@ def isas(folder: Path | None = None) -> list[str]:
         manifest = json.loads((folder / "manifest.json").read_text())
     except FileNotFoundError:
         raise NoKernels("the kernels have not been compiled; run `pip install .` in Pellucid's source folder, "
-                          "or `python -m pellucid.kernels.build` where Halide is installed") from None
+                        "or `python -m pellucid.kernels.build` where Halide is installed; "
+                        f"or install PyTorch, which then computes instead: {GET_TORCH}") from None
     usable = [name for name, entry in manifest.items() if _can_execute(folder / entry["file"], entry["features"])]
     if not usable:
         wanted = "; ".join(f"{n} needs {', '.join(e['needs']) or 'another processor'}" for n, e in manifest.items())
         raise NoKernels(f"Pellucid was built for a better machine than this one ({wanted}); "
-                          "rebuild it here: pip install --force-reinstall --no-cache-dir .")
+                        "rebuild it here: pip install --force-reinstall --no-cache-dir .; or install PyTorch, which "
+                        f"then computes instead: {GET_TORCH}")
     return usable
 
 
@@ -222,6 +226,14 @@ def _can_execute(path: Path, features: list[int]) -> bool:
         return False
     words = (ct.c_uint64 * len(features))(*features)
     return bool(handle.halide_can_use_target_features(len(features), words))
+
+
+def compiled() -> bool:
+    """Whether there are kernels that this machine can execute."""
+    try:
+        return bool(library())
+    except NoKernels:
+        return False
 
 
 @cache

@@ -14,11 +14,12 @@ from .. import data as datasets
 from .. import zoo
 from ..data import duplicates
 from ..data.check import brief
+from ..distributed import Processes
 from ..model import Model, load
 from ..network import Network
 from ..optim import Optimiser
 from ..schedules import InTurn, OneCycle
-from . import finetune, recipes
+from . import engines, finetune, recipes, restart
 from . import plan as planning
 from .progress import Progress
 from .run import RunFolder
@@ -56,6 +57,9 @@ def fit(
     tta: bool | None = None,
     patience: int | None = None,
     resume: bool = False,
+    engine: str | None = None,
+    device: str | None = None,
+    precision: str | None = None,
     progress: Callable[[Progress], None] | None = None,
     loading: Callable[[int, int], object] | None = None,
     on_start: Callable[[Setup, Path | None], None] | None = None,
@@ -90,8 +94,11 @@ def fit(
     patience: epochs without a better validation after which training stops; None for half of them (at least 10), 0
         for never.
     resume: continue the run in `out` from its last step, under the settings it was started with: the weights end as
-        if it had never stopped, to the bit. Only `data` may be given again, and must be where it came from arrays; and
-        `epochs`, as "+5", adds epochs to a run, with a schedule of their own.
+        if it had never stopped, to the bit with the compiled kernels. Only `data` may be given again, and must be
+        where it came from arrays; and `epochs`, as "+5", adds epochs to a run, with a schedule of their own.
+    engine, device, precision: "native" for the compiled kernels, "torch" for PyTorch on a device ("cpu", "cuda",
+        "mps") in "float32", "bfloat16" or "float16"; see `engines` and docs/scaling.md. None for what suits. A run may
+        be resumed by another engine than it was started with.
     progress, loading, on_start: called with a `Progress` after every step; with the number of pictures read and their
         total, while they are read for the first time; with the settings and the run folder before training.
     command: the command line, kept in config.json.
@@ -110,7 +117,8 @@ def fit(
         more = None if epochs is None else planning.more_epochs(epochs)
         if out is None or isinstance(out, bool):
             raise ValueError("resume needs the folder of the run in out")
-        return _resume(RunFolder.existing(out), data, more, progress, loading, on_start)
+        on = engines.again(out, engine, device, precision)
+        return _resume(out, data, more, on, progress, loading, on_start)
 
     seed = planning.whole("seed", 0 if seed is None else seed, 0)
     if epochs is not None and time is not None:
@@ -122,7 +130,10 @@ def fit(
     lr = None if lr is None else peak(lr)
     if isinstance(network, str):
         zoo.require(network)  # before anything is read
-    if out is not None and not isinstance(out, bool):
+    on = engines.choose(engine, device, precision)
+    if again := restart.found(on.processes, out, command, time):
+        return _resume(out, data, None, on, progress, loading, on_start)
+    if out is not None and not isinstance(out, bool) and again is None:
         RunFolder.require_new(out)
     budget = None if time is None else planning.duration(time)
     spending = recipes.recipe_of(recipe)
@@ -135,7 +146,7 @@ def fit(
         if size is not None or fit_by is not None:
             raise ValueError("the model to start from brings its own size, and how pictures are fitted to it")
     as_read = start.preprocessing.loading if start else {"size": size, "fit": fit_by}
-    dataset, source = _dataset("digits" if data is None else data, loading, **as_read)
+    dataset, source = _dataset("digits" if data is None else data, loading, on.processes, **as_read)
     begin = None if start is None else finetune.beginning(start, init, len(dataset.classes))
     parts = datasets.split(dataset, seed)
     plan = planning.plan(len(parts.train), batch=batch_size, epochs=epochs, effort=spending.effort,
@@ -155,7 +166,7 @@ def fit(
     if budget is not None:
         ends = started + budget
         chosen, pace = _in_time(candidates, lambda c: prepare(c, dataset, plan, known, **asked), parts, ends,
-                                spending.least)
+                                spending.least, on)
         left = ends - clock.perf_counter()
         plan = planning.plan_for_time(plan, left, pace)
         if batch_size is None:
@@ -165,15 +176,18 @@ def fit(
         if plan.epochs < spending.least and chosen_freely and smaller and left > budget / 2:
             return fit(**{**settings, "size": smaller, "time": left})  # too much for the narrowest network, too
         setup = prepare(chosen, dataset, plan, known, **asked)
-    trainer = Trainer(setup, parts, progress)
+    on.processes.require_same("data and settings", setup.deciding())
+    trainer = Trainer(setup, parts, progress, on)
     if begin:
         trainer.begin_from(begin.weights)
-    config = {**setup.to_json(), "command": command}
-    if out is not False:
-        folder = RunFolder.create(out, f"{Path(dataset.name).stem}-{setup.network_name}")
-        folder.write_config(config)
-        folder.write_seen(_seen(parts, start, init), known)
-        trainer.folder = folder
+    config = {**setup.to_json(), "command": command, **on.to_json()}
+    with on.processes.agreeing():
+        if out is not False and on.processes.main:
+            folder = (RunFolder.create(out, f"{Path(dataset.name).stem}-{setup.network_name}") if again is None
+                      else RunFolder(out))
+            folder.write_config(config)
+            folder.write_seen(_seen(parts, start, init), known)
+            trainer.folder = folder
     return trainer.run(config, on_start)
 
 
@@ -185,7 +199,8 @@ def _seen(parts: datasets.Split, start: Model | None, init) -> np.ndarray:
 
 
 def _in_time(
-    candidates: list, setup_of: Callable, parts: datasets.Split, ends: float, least: int
+    candidates: list, setup_of: Callable, parts: datasets.Split, ends: float, least: int,
+    on: engines.Native | engines.Torch,
 ) -> tuple[object, planning.Pace]:
     """The first of the networks for which there is time for `least` epochs until `ends`, or the last; and its pace.
 
@@ -197,7 +212,7 @@ def _in_time(
     chosen = len(setups) - 1
     while True:
         left = ends - clock.perf_counter()
-        pace = measure(setups[chosen], parts, min(max(left * MEASURE_SHARE, LEAST_MEASURE), MOST_MEASURE))
+        pace = measure(setups[chosen], parts, on, min(max(left * MEASURE_SHARE, LEAST_MEASURE), MOST_MEASURE))
         left = ends - clock.perf_counter()
         paces = [pace.scaled(count / macs[chosen]) for count in macs[:chosen]]
         plans = [planning.plan_for_time(setup.plan, left, pace) for setup, pace in zip(setups, paces, strict=False)]
@@ -209,27 +224,34 @@ def _in_time(
             return candidates[chosen], paces[chosen]
 
 
-def _resume(folder: RunFolder, data, more: int | None, progress, loading, on_start) -> Run:
+def _resume(out, data, more: int | None, on: engines.Native | engines.Torch, progress, loading, on_start) -> Run:
     """Go on with the run in a folder, and so many epochs longer than was planned."""
-    config = folder.read_config()
+    processes, folder = on.processes, RunFolder(out)
+    with processes.agreeing():
+        config = RunFolder.existing(out).read_config() if processes.main else None
+    config = {**processes.share(config), **on.to_json()}
     try:
         setup = Setup.from_json(config)
     except ValueError as e:
         raise ValueError(f"{folder.config}: {e}; it cannot be resumed, start a new run") from None
     if data is None and setup.source is None:
         raise ValueError(f"the run in {folder.path} was trained on arrays; give them again as data")
-    dataset, _ = _dataset(setup.source if data is None else data, loading, **setup.preprocessing.loading)
+    dataset, _ = _dataset(setup.source if data is None else data, loading, processes,
+                          **setup.preprocessing.loading)
     parts = datasets.split(dataset, setup.seed)
-    check_same(setup, dataset, parts)
+    with processes.agreeing():
+        check_same(setup, dataset, parts)
     if more:
         result = config.pop("result", {})
         setup = _longer(setup, more, result["steps"] if result.get("stopped_early") else setup.plan.steps)
         config.update(setup.to_json())
-    trainer = Trainer(setup, parts, progress)
-    trainer.folder = folder
+    trainer = Trainer(setup, parts, progress, on)
+    trainer.folder = folder if processes.main else None
     trainer.restore()
     if more:
-        folder.write_config(config)
+        with processes.agreeing():
+            if processes.main:
+                folder.write_config(config)
     return trainer.run(config, on_start)
 
 
@@ -246,7 +268,9 @@ def _longer(setup: Setup, epochs: int, done: int) -> Setup:
     return replace(setup, plan=replace(plan, steps=steps), optimizer=replace(optimizer, lr=InTurn(parts)))
 
 
-def _dataset(data, loading: Callable | None, **as_read) -> tuple[datasets.Dataset, str | None]:
+def _dataset(
+    data, loading: Callable | None, processes: Processes, **as_read
+) -> tuple[datasets.Dataset, str | None]:
     """The data set, its pictures read in a size and fitted in a way; and the text that loads it again from anywhere."""
     if isinstance(data, datasets.Dataset):
         return data, None
@@ -254,7 +278,8 @@ def _dataset(data, loading: Callable | None, **as_read) -> tuple[datasets.Datase
         if len(data) != 2:
             raise ValueError(f"data as arrays must be (images, labels), got {len(data)} things")
         return datasets.to_dataset("arrays", *map(np.asarray, data)), None
-    dataset = datasets.load(data, **as_read, progress=loading)
+    with processes.agreeing(), processes.first_here():  # the others find decoded pictures
+        dataset = datasets.load(data, **as_read, progress=loading)
     built_in = isinstance(data, str) and data in datasets.BUILT_IN
     return dataset, data if built_in else os.path.abspath(os.path.expanduser(os.fspath(data)))
 

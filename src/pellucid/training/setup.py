@@ -143,6 +143,10 @@ class Setup:
         if not 0 < self.slow <= 1:
             raise ValueError(f"slow must be above 0 and at most 1, got {self.slow!r}")
 
+    def deciding(self) -> dict:
+        """What decides the result: all but where the data were found, what was said, and versions."""
+        return {k: v for k, v in self.to_json().items() if k not in ("source", "init", "notes", "versions")}
+
     def record(self) -> dict:
         """What the model's file tells of how it was trained."""
         return {k: v for k, v in self.to_json().items() if k not in ("network", "preprocessing", "classes")}

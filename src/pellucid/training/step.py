@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from math import isfinite
 from numbers import Real
 from typing import TYPE_CHECKING
@@ -22,6 +22,7 @@ from ..optim import Optimiser
 
 if TYPE_CHECKING:
     from ..model import Model
+    from ..network import Network
 
 
 class Diverged(ValueError):
@@ -48,18 +49,10 @@ class TrainStep:
     def __init__(self, model: Model, batch_size: int, optimizer: Optimiser, *, label_smoothing: float = 0.0,
                  class_weights: Sequence[float] | None = None, factors: Mapping[str, float] | None = None,
                  seed: int = 0):
-        if not isinstance(batch_size, int) or isinstance(batch_size, bool) or batch_size < 1:
-            raise ValueError(f"batch_size must be an integer of at least 1, got {batch_size!r}")
+        require_trainable(model.network, batch_size)
         self.model, self.batch_size, self.optimizer, self.seed = model, batch_size, optimizer, seed
-        self.steps, self.lr = 0, optimizer.rate(0)
+        self.steps, self.lr, self.part = 0, optimizer.rate(0), slice(None)  # of a batch, what is computed here: all
         network, self._parameters = model.network, model.buffer
-        if len(network.output_shape) != 1:
-            raise ValueError(f"training needs a network that ends in scores (classes,), got {network.output_shape}; "
-                             "end it with Dense(classes)")
-        if isinstance(network.node(network.output).layer, Softmax):
-            raise ValueError("the loss takes the softmax itself: train the network without its last layer, Softmax()")
-        if not network.parameter_count:
-            raise ValueError("the network has no parameters to train")
         self._gradient = ParameterBuffer(network.parameters())
         self._plan = Plan(network, self._parameters, batch_size, gradient=self._gradient, training=True,
                           loss=CrossEntropy(label_smoothing, None if class_weights is None else tuple(class_weights)))
@@ -70,14 +63,14 @@ class TrainStep:
         self._statistics = np.empty_like(self._parameters.flat[size:])  # running means and variances before a step
         self._sums = np.empty(-(-size // UPDATE), np.float32)
         self._sum = self._plan.library.kernel("chunk_sums").bind(g=self._gradient.flat[:size], sums=self._sums)
-        factors = self._checked_factors(factors or {})
+        factors = self._factors(factors or {})
         self._updates = [self._update_of(part, factor) for part, factor in self._parts(factors)]
         self._muon = self._muon_of(factors)
 
     def __call__(self, images: np.ndarray, labels: np.ndarray) -> float:
         """Raises Diverged, before anything is updated, when the loss or a gradient is not finite; ValueError for
         arrays that do not fit."""
-        images, labels = self._checked(np.asarray(images), np.asarray(labels))
+        images, labels = checked(self.model, self.batch_size, np.asarray(images), np.asarray(labels))
         plan, trainable = self._plan, self._parameters.trainable_size
         self._statistics[:] = self._parameters.flat[trainable:]
         plan.labels[:] = labels
@@ -102,14 +95,11 @@ class TrainStep:
         self.model.changed()
         return loss
 
-    def _checked_factors(self, factors: Mapping[str, float]) -> dict[str, float]:
+    def _factors(self, factors: Mapping[str, float]) -> dict[str, float]:
         """The factor of every trainable parameter, in the order they have in memory."""
-        offsets, parameters = self._parameters.offsets, self.model.network.parameters()
-        names = sorted((n for n, p in parameters.items() if p.trainable), key=offsets.get)
-        if unknown := sorted(set(factors) - set(names)):
-            raise ValueError(f"factors name what the network does not train: {', '.join(unknown[:5])}")
-        if wrong := [f for f in factors.values() if not isinstance(f, Real) or not 0 <= f < float("inf")]:
-            raise ValueError(f"a factor must be a finite number, at least 0, got {wrong[0]!r}")
+        parameters = self.model.network.parameters()
+        names = sorted((n for n, p in parameters.items() if p.trainable), key=self._parameters.offsets.get)
+        check_factors(factors, names)
         return {name: float(factors.get(name, 1.0)) for name in names}
 
     def _parts(self, factors: dict[str, float]) -> list[tuple[slice, float]]:
@@ -140,21 +130,6 @@ class TrainStep:
             {name: slot[part] for name, slot in self._slots.items()})
         return factor, rates, self._plan.library.kernel(kernel).bind(**arguments)
 
-    def _checked(self, images: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        expected = (self.batch_size, *self.model.network.input_shape)
-        if images.shape != expected or images.dtype not in (np.uint8, np.float32):
-            raise ValueError(f"expected uint8 or float32 images of shape {expected}, "
-                             f"got {images.dtype} of {images.shape}")
-        if images.dtype == np.uint8 and not self.model.preprocessing:
-            raise ValueError("uint8 images need a model with preprocessing: Model(..., preprocessing=...); "
-                             "or give float32 images")
-        classes = self.model.network.output_shape[0]
-        if labels.shape != (self.batch_size,) or labels.dtype.kind not in "iu":
-            raise ValueError(f"expected {self.batch_size} integer labels, got {labels.dtype} of shape {labels.shape}")
-        if labels.min() < 0 or labels.max() >= classes:
-            raise ValueError(f"labels must be from 0 to {classes - 1}, got {labels.min()} to {labels.max()}")
-        return images, labels
-
     def gradients(self) -> dict[str, np.ndarray]:
         """The trainable parameters' gradients of the last step, by name; read them before the next."""
         trainable = {n for n, p in self.model.network.parameters().items() if p.trainable}
@@ -174,11 +149,7 @@ class TrainStep:
     def load_state(self, state: Mapping[str, np.ndarray], steps: int) -> None:
         """Take up where a step with that `state()` stood. Raises ValueError for other names or shapes."""
         mine = self.state()
-        if set(state) != set(mine):
-            raise ValueError(f"the optimiser's state must have {sorted(mine)}, got {sorted(state)}")
-        for name, array in mine.items():
-            if state[name].shape != array.shape:
-                raise ValueError(f"{name} must have shape {array.shape}, got {state[name].shape}")
+        check_state(state, mine)
         for name, array in mine.items():
             array[...] = state[name]
         self.steps = steps
@@ -187,3 +158,53 @@ class TrainStep:
         flat, buffer = self._slots[slot], self._parameters
         return {name: flat[buffer.offsets[name]:][:p.size].reshape(p.shape)
                 for name, p in self.model.network.parameters().items() if p.trainable}
+
+
+# What every engine's step asks of its arguments.
+
+
+def require_trainable(network: Network, batch_size: int) -> None:
+    """Raise ValueError for a network that cannot be trained, and for a batch size that is no positive integer."""
+    if not isinstance(batch_size, int) or isinstance(batch_size, bool) or batch_size < 1:
+        raise ValueError(f"batch_size must be an integer of at least 1, got {batch_size!r}")
+    if len(network.output_shape) != 1:
+        raise ValueError(f"training needs a network that ends in scores (classes,), got {network.output_shape}; "
+                         "end it with Dense(classes)")
+    if isinstance(network.node(network.output).layer, Softmax):
+        raise ValueError("the loss takes the softmax itself: train the network without its last layer, Softmax()")
+    if not network.parameter_count:
+        raise ValueError("the network has no parameters to train")
+
+
+def check_factors(factors: Mapping[str, float], names: Collection[str]) -> None:
+    """Raise ValueError unless factors are numbers for some of the names."""
+    if unknown := sorted(set(factors) - set(names)):
+        raise ValueError(f"factors name what the network does not train: {', '.join(unknown[:5])}")
+    if wrong := [f for f in factors.values() if not isinstance(f, Real) or not 0 <= f < float("inf")]:
+        raise ValueError(f"a factor must be a finite number, at least 0, got {wrong[0]!r}")
+
+
+def check_state(state: Mapping[str, np.ndarray], mine: Mapping[str, np.ndarray]) -> None:
+    """Raise ValueError unless a state has the names and shapes of another."""
+    if set(state) != set(mine):
+        raise ValueError(f"the optimiser's state must have {sorted(mine)}, got {sorted(state)}")
+    for name, array in mine.items():
+        if state[name].shape != array.shape:
+            raise ValueError(f"{name} must have shape {array.shape}, got {state[name].shape}")
+
+
+def checked(model: Model, count: int, images: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A batch. Raises ValueError unless it is `count` images that the model reads, and their labels."""
+    expected = (count, *model.network.input_shape)
+    if images.shape != expected or images.dtype not in (np.uint8, np.float32):
+        raise ValueError(f"expected uint8 or float32 images of shape {expected}, "
+                         f"got {images.dtype} of {images.shape}")
+    if images.dtype == np.uint8 and not model.preprocessing:
+        raise ValueError("uint8 images need a model with preprocessing: Model(..., preprocessing=...); "
+                         "or give float32 images")
+    classes = model.network.output_shape[0]
+    if labels.shape != (count,) or labels.dtype.kind not in "iu":
+        raise ValueError(f"expected {count} integer labels, got {labels.dtype} of shape {labels.shape}")
+    if labels.min() < 0 or labels.max() >= classes:
+        raise ValueError(f"labels must be from 0 to {classes - 1}, got {labels.min()} to {labels.max()}")
+    return images, labels

@@ -6,23 +6,25 @@ import contextlib
 import math
 import time as clock
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from .. import calibration, evaluation
+from .. import calibration, distributed, evaluation
 from .. import data as datasets
+from ..calibration import Calibration
 from ..model import Model, load
 from ..schedules import InTurn
-from . import augment
+from . import augment, engines
 from . import plan as planning
 from .average import Average
+from .batches import batches
 from .interrupt import Interruption
 from .progress import Progress
 from .run import RunFolder, State
 from .setup import Setup
-from .step import Diverged, TrainStep
+from .step import Diverged
 from .whitening import whiten
 
 SAVE_EVERY = 1.0  # seconds between saves where epochs are shorter than that
@@ -80,14 +82,19 @@ class Run:
 class Trainer:
     """One run in progress: the model that is trained, the best weights so far, and where it stands."""
 
-    def __init__(self, setup: Setup, parts: datasets.Split, progress: Callable[[Progress], None] | None):
-        self.setup, self.plan, self.parts = setup, setup.plan, parts
+    def __init__(self, setup: Setup, parts: datasets.Split, progress: Callable[[Progress], None] | None,
+                 engine: engines.Native | engines.Torch):
+        self.setup, self.plan, self.parts, self.engine = setup, setup.plan, parts, engine
+        self.processes = engine.processes
         self.folder: RunFolder | None = None
         self.progress = progress or (lambda p: None)
-        self.model, self.step = _start(setup, parts)
+        self.model = _model(setup)
+        whiten(self.model, parts.train.images)
+        self.step = engine.begin(self.model, setup)
         self.average = Average(self.model, setup.averaging)
         self.kept = _model(setup)
-        self.kept.record = setup.record()
+        self.kept.record = {**setup.record(), **engine.to_json()}
+        engine.take(self.kept)
         self.state = State()
         self.saved_at = -math.inf
         self.best_is_saved = True
@@ -102,11 +109,10 @@ class Trainer:
 
     def restore(self) -> None:
         """Go on from last.safetensors and, for the best weights, best.safetensors."""
-        buffers = {**self.step.state(), **self._averages()}
-        parameters, buffers, self.state = self.folder.read_last(self.model.parameters, buffers)
+        parameters, buffers, best = self._read()
         if not 0 <= self.state.step <= self.plan.steps:
-            raise ValueError(f"{self.folder.last} stands at step {self.state.step} of {self.plan.steps}; "
-                             "it belongs to another run")
+            raise ValueError(f"{self.folder.last if self.folder else 'the run'} stands at step {self.state.step} of "
+                             f"{self.plan.steps}; it belongs to another run")
         self.model.load_parameters(parameters)
         for name, values in self._averages().items():
             values[...] = buffers.pop(name)
@@ -118,10 +124,28 @@ class Trainer:
             # The last epoch was a short one, for lack of time; in a longer run it goes on.
             self.state.losses = self.state.rows.pop()["train_loss"] * trained
         if self.state.best is not None:
-            best = load(self.folder.best)
-            self.kept.load_parameters(best.parameters)
-            self.kept.calibration = best.calibration
+            self.kept.load_parameters(best)
             self._note_best(self.state.best)
+
+    def _read(self) -> tuple[dict, dict, dict]:
+        """What the run's folder holds: parameters, buffers and the best weights, if any; `state` and the calibration
+        of the best are set. The main process reads, the others get it from there."""
+        processes, mine = self.processes, self.model.parameters
+        buffers, state, best = {**self.step.state(), **self._averages()}, None, None
+        with processes.agreeing():
+            if self.folder:
+                mine, buffers, state = self.folder.read_last(mine, buffers)
+                best = load(self.folder.best) if state.best is not None else None
+        calibration = best.calibration.to_json() if best and best.calibration else None
+        self.state = State(**processes.share(asdict(state) if state else None))
+        calibration = processes.share(calibration)
+        self.kept.calibration = calibration and Calibration.from_json(calibration)
+        best = {} if self.state.best is None else best.parameters if best else self.kept.parameters
+        read = tuple({name: np.array(v) for name, v in part.items()} for part in (mine, buffers, best))
+        for part in read:
+            for array in part.values():
+                processes.copy(array)
+        return read
 
     def _averages(self) -> dict[str, np.ndarray]:
         return {f"average.{name}": values for name, values in self.average.arrays().items()}
@@ -143,7 +167,7 @@ class Trainer:
                     # So that it can be resumed from now on, and a disk that is too small is known before any work.
                     self._save(always=True)
                     self.saved_at -= SAVE_EVERY  # the first epoch is worth a save as soon as it ends
-                while not self.complete and not stop.requested:
+                while not self.complete and not self._stops(stop):
                     self._epoch(stop)
                     self.state.seconds = seconds_before + clock.perf_counter() - self.began
                     self._save()
@@ -160,10 +184,19 @@ class Trainer:
                 self.sound = self.sound and self.between_steps
                 self.state.seconds = seconds_before + clock.perf_counter() - self.began
                 with contextlib.suppress(Exception):  # what ended the run matters more than what saving it met
-                    if self.folder and self.sound and not isinstance(e, KeyboardInterrupt):
+                    alone = self.processes.count == 1  # for others may no longer be there to evaluate with
+                    if self.folder and self.sound and alone and not isinstance(e, KeyboardInterrupt):
                         self._best()
                     self._save(always=True)
+                if self.processes.count > 1:
+                    distributed.only_here(e)
                 raise
+            finally:
+                self.engine.leave(self.kept)
+
+    def _stops(self, stop: Interruption | planning.Stopwatch) -> bool:
+        """Whether training is asked to stop, in whichever process."""
+        return self.processes.any(stop.requested)
 
     def _finish(self, config: dict, best: dict) -> Run:
         """Evaluate the best weights, once, if training is complete; save everything."""
@@ -196,35 +229,35 @@ class Trainer:
         order = augment.order(self.setup.seed, epoch, len(train))
         change = self.setup.augmentation.of_epoch(self.setup.seed, epoch, len(train))
         began, begun_at = clock.perf_counter(), state.step
-        while state.step < last:
-            position = (state.step - first) * plan.batch_size
-            chosen = order[position:position + plan.batch_size]
-            images = change(train.images[chosen], chosen)
-            self.between_steps = False
-            loss = self.step(images, train.labels[chosen])
-            state.step += 1
-            self.average.update(state.step)
-            state.losses += float(loss)
-            speed = (state.step - begun_at) * plan.batch_size / (clock.perf_counter() - began)
-            row, best = None, False
-            if state.step == last:
-                self._require_finite()
-                with self.average.in_place():
-                    row = self._validate(epoch, state.losses / (last - first), speed)
-                    row["seconds"] = clock.perf_counter() - began
-                    best = self._judge(row)
-                state.rows.append(row)
-                if state.step < plan.steps and 0 < self.setup.patience <= epoch - self._waits_since():
-                    state.stopped = plan.steps
-            mean = state.losses / (state.step - first)
-            if row is not None:
-                state.losses = 0.0
-            self.between_steps = True
-            self.progress(self._progress(epoch, mean, speed, row, best))
-            if stop.requested:
-                return
-            if row is None and clock.perf_counter() - self.saved_at > SAVE_WITHIN:
-                self._save()
+        chosen = (order[i * plan.batch_size:][:plan.batch_size][self.step.part]
+                  for i in range(state.step - first, last - first))
+        with contextlib.closing(batches(train, change, chosen, self.engine.ahead)) as made:
+            for images, labels in made:
+                self.between_steps = False
+                loss = self.step(images, labels)
+                state.step += 1
+                self.average.update(state.step)
+                state.losses += float(loss)
+                speed = (state.step - begun_at) * plan.batch_size / (clock.perf_counter() - began)
+                row, best = None, False
+                if state.step == last:
+                    self._require_finite()
+                    with self.average.in_place():
+                        row = self._validate(epoch, state.losses / (last - first), speed)
+                        row["seconds"] = clock.perf_counter() - began
+                        best = self._judge(row)
+                    state.rows.append(row)
+                    if state.step < plan.steps and 0 < self.setup.patience <= epoch - self._waits_since():
+                        state.stopped = plan.steps
+                mean = state.losses / (state.step - first)
+                if row is not None:
+                    state.losses = 0.0
+                self.between_steps = True
+                self.progress(self._progress(epoch, mean, speed, row, best))
+                if self._stops(stop):
+                    return
+                if row is None and clock.perf_counter() - self.saved_at > SAVE_WITHIN:
+                    self._save()
 
     def _waits_since(self) -> int:
         """The epoch since which a better validation is waited for: the best one, or where epochs were added."""
@@ -322,22 +355,15 @@ def _model(setup: Setup) -> Model:
                  tta=setup.tta)
 
 
-def _start(setup: Setup, parts: datasets.Split) -> tuple[Model, TrainStep]:
-    """A new model and its training step, as the run begins."""
-    model = _model(setup)
-    whiten(model, parts.train.images)
-    step = TrainStep(model, setup.plan.batch_size, setup.optimizer, label_smoothing=setup.label_smoothing,
-                     class_weights=setup.class_weights, factors=setup.factors, seed=setup.seed)
-    return model, step
-
-
-def measure(setup: Setup, parts: datasets.Split, seconds: float) -> planning.Pace:
+def measure(setup: Setup, parts: datasets.Split, engine: engines.Native | engines.Torch,
+            seconds: float) -> planning.Pace:
     """How fast training goes, measured on a model of which nothing is kept, for about so many seconds."""
     # Small batches tell it sooner. At a rate of zero the weights stay as they begin, where a step takes its usual time
     # and none diverges.
     batch = min(setup.plan.batch_size, planning.NORMAL)
     plan = planning.Plan(batch, len(parts.train) // batch, setup.plan.steps)
-    trial = Trainer(replace(setup, plan=plan, optimizer=replace(setup.optimizer, lr=0.0), patience=0), parts, None)
+    trial = Trainer(replace(setup, plan=plan, optimizer=replace(setup.optimizer, lr=0.0), patience=0), parts, None,
+                    engine)
     watch = planning.Stopwatch(seconds)
     trial._epoch(watch)
     while not trial.complete and not watch.requested:
