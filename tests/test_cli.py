@@ -62,7 +62,7 @@ class TestHelp:
         for name in ("train", "evaluate", "predict", "summary", "data labels"):
             assert f"pellucid {name}" in done.stdout
 
-    @pytest.mark.parametrize("name", ["train", "evaluate", "predict", "summary", "data labels"])
+    @pytest.mark.parametrize("name", ["train", "evaluate", "predict", "summary", "data labels", "compare"])
     def test_each_command_shows_examples(self, name, tmp_path):
         done = pellucid(*name.split(), "--help", cwd=tmp_path)
         assert (done.returncode, done.stderr) == (0, "")

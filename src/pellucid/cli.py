@@ -14,7 +14,8 @@ from typing import Annotated
 import typer
 
 from . import (
-    cli_data,  # noqa: F401  it adds its commands
+    cli_compare,  # noqa: F401  they add their commands
+    cli_data,  # noqa: F401
     distributed,
 )
 from .cli_app import app, command, main

@@ -18,6 +18,7 @@ Pellucid: convolutional networks you can see through.
   pellucid train DATA           train a classifier on labelled images
   pellucid evaluate MODEL DATA  say how good a model is, class by class
   pellucid predict MODEL PATH   say what is in an image
+  pellucid compare NET NET      train networks side by side
   pellucid data check DATA      find what is wrong with labelled images
   pellucid data labels DATA     list images whose label is probably wrong
   pellucid summary NET          list a network's layers, sizes and costs
