@@ -16,7 +16,8 @@ import torch
 from shapes_data import CLASSES, pictures
 
 from pellucid import data as datasets
-from pellucid.distributed import ALONE, Processes
+from pellucid import distributed
+from pellucid.distributed import ALONE, Lost, Processes
 from pellucid.layers import BatchNorm, Conv, Dense, Dropout, Flatten, MaxPool, ReLU
 from pellucid.model import load
 from pellucid.network import Network, Sequential
@@ -217,6 +218,26 @@ def test_an_error_is_one_line_of_one_process(tmp_path):
     (line,) = [line for line in err.splitlines() if line.startswith("pellucid: ")]
     assert "nothing.npz" in line and out == ""
     assert not (tmp_path / "run").exists()
+
+
+def test_an_error_of_another_process_and_one_of_ones_own(monkeypatch):
+    """What PyTorch says where a connection ends becomes one line, which the main process alone shows."""
+    for name, value in (("TORCHELASTIC_RUN_ID", "x"), ("RANK", "1")):
+        monkeypatch.setenv(name, value)
+    with pytest.raises(Lost, match=r"process 1 of 2 has lost another one.*\(Connection closed by peer\)") as lost:
+        with Processes(1, 2).talking():
+            raise RuntimeError("Connection closed by peer\nframe #0: ...")
+    assert "\n" not in str(lost.value)
+    with pytest.raises(torch.OutOfMemoryError) as full, Processes(1, 2).talking():
+        raise torch.OutOfMemoryError("no memory")
+    with pytest.raises(RuntimeError, match="mine"), ALONE.talking():
+        raise RuntimeError("mine")
+    shared = ValueError("all have it")
+    for error in (lost.value, full.value):
+        distributed.only_here(error)
+    assert [distributed.speaks(e) for e in (shared, lost.value, full.value)] == [False, False, True]
+    monkeypatch.setenv("RANK", "0")
+    assert all(distributed.speaks(e) for e in (shared, lost.value, full.value))
 
 
 def test_what_several_processes_cannot_do(tmp_path, monkeypatch):
