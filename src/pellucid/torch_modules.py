@@ -55,6 +55,9 @@ class NetworkModule(nn.Module):
             self._place(node.name, module)
             done = [name for name in dict.fromkeys(node.inputs) if last[name] == i and name != network.output]
             self._order.append((node.name, module, node.inputs, done))
+        known = network.parameters()
+        for name, p in self.named_parameters():
+            p.requires_grad_(known[name].trainable)
 
     def _place(self, name: str, module: nn.Module) -> None:
         """Put a module where its dotted name says."""

@@ -20,6 +20,7 @@ from ..layers.dropout import mix
 from ..layers.loss import CrossEntropy
 from ..torch_engine import OnDevice
 from .step import Diverged, check_factors, check_state, checked, require_trainable
+from .torch_muon import TorchMuon
 
 if TYPE_CHECKING:
     from ..model import Model
@@ -29,6 +30,7 @@ OPTIMISERS = {
     optim.SGD: (torch.optim.SGD, ("momentum", "nesterov", "weight_decay"), {"momentum": "momentum_buffer"}),
     optim.Adam: (torch.optim.Adam, ("betas", "eps", "weight_decay"), {"m": "exp_avg", "v": "exp_avg_sq"}),
     optim.AdamW: (torch.optim.AdamW, ("betas", "eps", "weight_decay"), {"m": "exp_avg", "v": "exp_avg_sq"}),
+    optim.Muon: (TorchMuon, ("momentum", "iterations", "others", "other_momentum"), {"momentum": "momentum_buffer"}),
 }
 
 
@@ -72,7 +74,7 @@ class TorchStep:
         if processes.count > 1:
             self.copy.send()
             self._module = DistributedDataParallel(self.copy.module)
-        self._learned = dict(self.copy.module.named_parameters())
+        self._learned = {name: p for name, p in self.copy.module.named_parameters() if p.requires_grad}
         self._statistics = list(self.copy.module.buffers())
         self._optimizer, self._slots = self._torch_optimizer(factors or {})
         self._scaler = torch.amp.GradScaler(device.type, enabled=precision == "float16")
