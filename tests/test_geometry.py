@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pellucid.geometry import ReceptiveField, Window, conv_macs, output_size, per_axis, windows
+from pellucid.geometry import ReceptiveField, Window, conv_macs, covering, output_size, parts, per_axis, windows
 
 windows_drawn = st.builds(
     Window, size=st.integers(1, 6), stride=st.integers(1, 6), before=st.integers(0, 8), after=st.integers(0, 8),
@@ -202,3 +202,31 @@ def test_multiply_adds():
     assert conv_macs((55, 55), 96, (11, 11), 3, 1) == 105_415_200  # AlexNet's first convolution
     assert conv_macs((5, 4), 6, (3, 2), 6, 6) == 5 * 4 * 6 * 3 * 2  # depthwise: each filter reads one channel
     assert conv_macs((7,), 4, (3,), 6, 2) == 7 * 4 * 3 * 3
+
+
+# Parts.
+
+
+@settings(max_examples=200, deadline=None)
+@given(lengths, lengths)
+def test_parts_cover_an_axis_evenly(n, count):
+    spans = parts(n, count)
+    assert len(spans) == count and all(spans) and set().union(*spans) == set(range(n))
+    # Centres stand at equal distances, within the rounding of both ends.
+    for i, span in enumerate(spans):
+        assert abs((span.start + span.stop) - (2 * i + 1) * n / count) < 1
+
+
+@settings(max_examples=200, deadline=None)
+@given(lengths, lengths)
+def test_one_window_covers_every_part_and_no_smaller_one_does(n, count):
+    spans = parts(n, count)
+    window = covering(spans)
+
+    def covers(first, size, stride):
+        return all(first + i * stride <= s.start and s.stop <= first + i * stride + size for i, s in enumerate(spans))
+
+    assert covers(-window.before, window.size, window.stride)
+    smaller = window.size - 1
+    assert not any(covers(-before, smaller, stride) for before in range(n + count) for stride in range(1, n + 1))
+    assert n % count or (window.size, window.before) == (n // count, 0)

@@ -95,11 +95,36 @@ def global_means(draw):
     return Case(Network.build((*size, draw(CHANNELS)), L.GlobalAvgPool()), draw(st.integers(1, 3)), exact=True)
 
 
+@st.composite
+def adaptive_pools(draw):
+    """Maps smaller and larger than what they become, and the same."""
+    shape = draw(shapes(axes=(1, 2), side=9))
+    size = draw(st.one_of(st.integers(1, 7), st.tuples(*(st.integers(1, 7) for _ in shape[:-1])), st.just(shape[:-1])))
+    return Case(Network.build(shape, L.AdaptiveAvgPool(size)), draw(st.integers(1, 3)))
+
+
+@st.composite
+def takings(draw):
+    """A row of channels or a table of two, where most are missing and some come more than once."""
+    shape = draw(shapes())
+    row = st.lists(st.integers(0, shape[-1] - 1), min_size=1, max_size=20)
+    layer = L.TakeChannels(draw(st.one_of(row, st.tuples(row, row))))
+    return Case(Network.build(shape, layer), draw(st.integers(1, 3)), exact=True)
+
+
+@st.composite
+def paddings(draw):
+    shape = draw(shapes())
+    return Case(Network.build(shape, L.PadChannels(shape[-1] + draw(st.sampled_from((0, 1, 15, 16, 40))))),
+                draw(st.integers(1, 3)), exact=True)
+
+
 conv_problems = st.one_of(st.sampled_from([p for p in map(parse, CONVS) if p.n]), problems(least=1))
 max_pools = st.one_of(st.sampled_from([p for p in map(parse, POOLS) if p.n]), problems(pooling=True, least=1))
 rates = st.sampled_from((0.0, 0.5, 0.75))
 
 CASES = {
+    "AdaptiveAvgPool": adaptive_pools(),
     "Add": merging(L.Add(), True),
     "AvgPool": st.one_of(
         of_problem(problems(pooling=True, exact_mean=True, least=1), lambda p: p.pool(L.AvgPool)),
@@ -118,10 +143,13 @@ CASES = {
     "GlobalMaxPool": anywhere(st.just(L.GlobalMaxPool()), exact=True, axes=(1, 2)),
     "LeakyReLU": anywhere(st.builds(L.LeakyReLU, st.sampled_from((0.5, 0.25, 0.0, -2.0, 1))), exact=True),
     "MaxPool": of_problem(max_pools, lambda p: p.pool(L.MaxPool)),
+    "PadChannels": paddings(),
     "ReLU": anywhere(st.just(L.ReLU()), exact=True),
+    "ScaledTanh": anywhere(st.builds(L.ScaledTanh, st.sampled_from((1.7159, 1.0, -0.5)), st.sampled_from((2 / 3, 3)))),
     "SiLU": anywhere(st.just(L.SiLU())),
     "Sigmoid": anywhere(st.just(L.Sigmoid())),
     "Softmax": anywhere(st.just(L.Softmax())),
+    "TakeChannels": takings(),
     "Tanh": anywhere(st.just(L.Tanh())),
 }
 EXEMPT: dict[str, str] = {}  # name: why it needs no case
@@ -227,6 +255,28 @@ def test_batch_norm_refuses_to_train_on_one_value():
     ones = np.ones((1, 1, 1, 4), np.float32)
     with pytest.raises(ValueError, match="two or more values a channel"):
         by_engine(network, parameters(network, np.random.default_rng(0)), ones, ones, training=True)
+
+
+# Channels and parts.
+
+
+@pytest.mark.parametrize(("make", "message"), [
+    (lambda: L.TakeChannels(()), "channels must be a list"), (lambda: L.TakeChannels(3), "channels must be a list"),
+    (lambda: L.TakeChannels((0, -1)), "channels must be a list"), (lambda: L.TakeChannels(((0,), ())), "of 1 to 64"),
+    (lambda: L.TakeChannels((0, (1,))), "channels must be a list"), (lambda: L.TakeChannels([0] * 65), "of 1 to 64"),
+    (lambda: L.TakeChannels((0, True)), "channels must be a list"),
+    (lambda: Network.build((2, 2, 3), L.TakeChannels((0, 3))), "channel 3 is to be taken of 3"),
+    (lambda: L.PadChannels(0), "integer of at least 1, got 0"), (lambda: L.PadChannels((1,)), "at least 1"),
+    (lambda: Network.build((2, 2, 3), L.PadChannels(2)), "3 channels cannot be padded to 2"),
+    (lambda: L.AdaptiveAvgPool(0), "size must be an integer"), (lambda: L.AdaptiveAvgPool("2"), "size must be"),
+    (lambda: Network.build((2, 2, 3), L.AdaptiveAvgPool((1, 2, 3))), "2 integers"),
+    (lambda: Network.build((3,), L.AdaptiveAvgPool(1)), "needs an input of shape"),
+    (lambda: L.ScaledTanh(slope=float("inf")), "slope must be a finite number"),
+    (lambda: L.ScaledTanh(amplitude=True), "amplitude must be a finite number"),
+])
+def test_bad_fields_are_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
 
 
 # The loss.

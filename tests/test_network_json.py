@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from pellucid.layers import (
     LAYERS,
+    AdaptiveAvgPool,
     AvgPool,
     BatchNorm,
     Conv,
@@ -17,8 +18,10 @@ from pellucid.layers import (
     Flatten,
     GlobalAvgPool,
     MaxPool,
+    PadChannels,
     ReLU,
     Softmax,
+    TakeChannels,
 )
 from pellucid.network import Concat, Network, Node, Residual, Sequential
 
@@ -60,6 +63,8 @@ def test_json_both_ways(parts, shape):
 def test_every_kind_of_layer_survives_json():
     def smallest(kind):
         return {"Conv": lambda: Conv(2, (3, 1)), "MaxPool": lambda: MaxPool(2), "AvgPool": lambda: AvgPool(2),
+                "AdaptiveAvgPool": lambda: AdaptiveAvgPool(2), "PadChannels": lambda: PadChannels(3),
+                "TakeChannels": lambda: TakeChannels(((0, 1), (1, 0))),
                 "Dense": lambda: Dense(3)}.get(kind.__name__, kind)()  # fmt: skip
 
     ours = [k for k in LAYERS.values() if k.__module__.startswith("pellucid.")]

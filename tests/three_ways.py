@@ -157,7 +157,16 @@ def _dropout(layer, p, x, *, training, seed):
     return x * channels_first(mask) / (1 - layer.rate)
 
 
+def _pad_channels(layer, p, x, **_):
+    return F.pad(x, [0, 0] * (x.ndim - 2) + [0, layer.channels - x.shape[1]])
+
+
+def _adaptive(layer, p, x, **_):
+    return (F.adaptive_avg_pool1d, F.adaptive_avg_pool2d)[x.ndim - 3](x, layer.size)
+
+
 TORCH = {
+    "AdaptiveAvgPool": _adaptive,
     "Add": lambda layer, p, *xs, **_: sum(xs[1:], xs[0]),
     "AvgPool": _pool((F.avg_pool1d, F.avg_pool2d), 0.0),
     "BatchNorm": _batch_norm,
@@ -171,10 +180,13 @@ TORCH = {
     "GlobalMaxPool": lambda layer, p, x, **_: F.adaptive_max_pool2d(x[..., None] if x.ndim == 3 else x, 1).flatten(1),
     "LeakyReLU": lambda layer, p, x, **_: F.leaky_relu(x, layer.slope),
     "MaxPool": _pool((F.max_pool1d, F.max_pool2d), -torch.inf),
+    "PadChannels": _pad_channels,
     "ReLU": lambda layer, p, x, **_: F.relu(x),
+    "ScaledTanh": lambda layer, p, x, **_: layer.amplitude * torch.tanh(layer.slope * x),
     "SiLU": lambda layer, p, x, **_: F.silu(x),
     "Sigmoid": lambda layer, p, x, **_: torch.sigmoid(x),
     "Softmax": lambda layer, p, x, **_: torch.softmax(x, 1),
+    "TakeChannels": lambda layer, p, x, **_: x[:, list(layer.order)],
     "Tanh": lambda layer, p, x, **_: torch.tanh(x),
 }
 

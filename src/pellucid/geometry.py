@@ -159,6 +159,26 @@ def output_size(input_size: Sequence[int], axes: Sequence[Window]) -> tuple[int,
     return tuple(w.output_size(n) for n, w in zip(input_size, axes, strict=True))
 
 
+def parts(n: int, count: int) -> list[range]:
+    """An axis of `n` in `count` parts that cover it, as even as can be; neighbours overlap by one where they must.
+
+    Part i is floor(i n / count) up to ceil((i + 1) n / count), as in PyTorch's adaptive pooling. Where there are more
+    parts than positions, parts repeat them.
+    """
+    return [range(i * n // count, -(-(i + 1) * n // count)) for i in range(count)]
+
+
+def covering(spans: Sequence[range]) -> Window:
+    """The smallest window that slides over `parts`, one a position, and covers each."""
+    n, count = spans[-1].stop, len(spans)
+    candidates = []
+    for stride in {max(n // count, 1), -(-n // count)}:
+        first = min(span.start - i * stride for i, span in enumerate(spans))
+        size = max(span.stop - i * stride for i, span in enumerate(spans)) - first
+        candidates.append(Window(size, stride, before=-first))
+    return min(candidates, key=lambda w: (w.size, w.stride))
+
+
 @dataclass(frozen=True)
 class ReceptiveField:
     """What one position of a layer sees of the network's input, along one axis.

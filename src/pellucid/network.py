@@ -16,7 +16,7 @@ from types import MappingProxyType
 from . import layers as _layers  # noqa: F401  (importing it fills the registry that from_json asks)
 from .blocks import INPUT, Concat, Part, Residual, Sequential, lay_out
 from .geometry import ReceptiveField
-from .layers.base import Layer, Parameter, Shape
+from .layers.base import LONGEST_LIST, Layer, Parameter, Shape
 from .layers.base import from_json as layer_from_json
 
 __all__ = ["INPUT", "Concat", "Network", "Node", "Residual", "Sequential", "brief", "checked_shape"]
@@ -343,7 +343,7 @@ def _require_keys(data, keys: tuple[str, ...], what: str) -> None:
 def _plain(value, depth: int = 2) -> bool:
     """Whether a value can be a layer's field: a short string, a moderate number, or a short list of such."""
     if isinstance(value, list):
-        return depth > 0 and len(value) <= 8 and all(_plain(v, depth - 1) for v in value)
+        return depth > 0 and len(value) <= LONGEST_LIST and all(_plain(v, depth - 1) for v in value)
     if isinstance(value, str):
         return len(value) <= LONGEST_NAME
     if isinstance(value, float):

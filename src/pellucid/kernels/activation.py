@@ -88,6 +88,25 @@ def smooth_grad(machine: Machine, slope) -> Program:
     return pointwise("dx", lambda x, dy: dy * slope(x), ["x", "dy"], [])
 
 
+@kernel("scaled_tanh")
+def scaled_tanh(machine: Machine) -> Program:
+    return pointwise("y", lambda x, amplitude, slope: amplitude * tanh(slope * x), ["x"], scalars_of_tanh())
+
+
+@kernel("scaled_tanh_grad")
+def scaled_tanh_grad(machine: Machine) -> Program:
+    """From the input x."""
+
+    def formula(x, dy, amplitude, slope):
+        return dy * (amplitude * slope * tanh_slope(slope * x))
+
+    return pointwise("dx", formula, ["x", "dy"], scalars_of_tanh())
+
+
+def scalars_of_tanh() -> list[hl.Param]:
+    return [hl.Param(hl.Float(32), name) for name in ("amplitude", "slope")]
+
+
 def over_channels(operation, start, term, name: str, blocks, at: list[hl.Var]) -> tuple[hl.Func, list[hl.Func]]:
     """A Func of `at` that combines term(c, b, *at) over all channels, in a fixed order; and the Funcs to schedule.
 

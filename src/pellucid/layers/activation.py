@@ -102,6 +102,30 @@ class Tanh(_Pointwise):
 
 
 @dataclass(frozen=True)
+class ScaledTanh(_Pointwise):
+    """amplitude tanh(slope x). With the numbers it begins with, 1 is mapped to 1 and -1 to -1, where the second
+    derivative is largest (LeCun et al., "Gradient-based learning applied to document recognition", 1998, appendix A).
+
+    Raises ValueError unless both are finite numbers.
+    """
+
+    amplitude: float = 1.7159
+    slope: float = 2 / 3
+    function: ClassVar[str] = "scaled_tanh"
+
+    def __post_init__(self):
+        for name, value in self.scalars().items():
+            if not isinstance(value, (int, float)) or isinstance(value, bool) or not isfinite(value):
+                raise ValueError(f"{name} must be a finite number, got {value!r}")
+
+    def scalars(self) -> dict[str, float]:
+        return {"amplitude": self.amplitude, "slope": self.slope}
+
+    def kernel_text(self, shape) -> str:
+        return f"{self.amplitude:g} tanh({self.slope:g} x)"
+
+
+@dataclass(frozen=True)
 class SiLU(_Pointwise):
     """x sigmoid(x) (Elfwing, Uchibe and Doya, "Sigmoid-weighted linear units", 2017), also called swish."""
 

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 Shape = tuple[int, ...]  # of one image, without the batch: (H, W, C), (L, C) or (features,)
 Gradients = tuple[list[np.ndarray], dict[str, np.ndarray]]  # to each input, to each trainable parameter
 
+LONGEST_LIST = 64  # of values in a layer's field, so that what a file says of a layer stays small
+
 LAYERS: dict[str, type[Layer]] = {}
 
 

@@ -11,8 +11,8 @@ from math import prod
 from typing import ClassVar
 
 from .. import reference
-from ..geometry import Padding, Window, output_size, windows
-from .base import Layer, Shape, require_spatial, window_text
+from ..geometry import Padding, Window, covering, output_size, parts, per_axis, windows
+from .base import Layer, Shape, as_image, require_spatial, window_text
 
 Size = int | tuple[int, ...]  # one integer, or one an axis
 
@@ -122,6 +122,67 @@ class GlobalAvgPool(Global, Layer):
 
     def lower(self, b, x):
         return _lower_avg(b, x, self.output_shape(x.logical), _whole(x.logical))
+
+
+@dataclass(frozen=True)
+class AdaptiveAvgPool(Layer):
+    """Maps of one size from maps of any: each axis in `size` parts, and the mean of each part.
+
+    `size` is an integer or one an axis; `geometry.parts` says which positions a part has. A map that has the size
+    already stays as it is. Raises ValueError for a size that is not of positive integers.
+    """
+
+    size: Size
+    short: ClassVar[str] = "pool"
+
+    def __post_init__(self):
+        super().__post_init__()
+        sizes = self.size if isinstance(self.size, tuple) else (self.size,)
+        if not sizes or not all(isinstance(n, int) and not isinstance(n, bool) and n >= 1 for n in sizes):
+            raise ValueError(f"size must be an integer of at least 1, or one an axis, got {self.size!r}")
+
+    def _parts(self, shape: Shape) -> list[list[range]]:
+        require_spatial("AdaptiveAvgPool", shape)
+        sizes = per_axis(self.size, len(shape) - 1, "size")
+        return [parts(n, count) for n, count in zip(shape[:-1], sizes, strict=True)]
+
+    def windows(self, shape: Shape) -> tuple[Window, ...]:
+        """The smallest windows of one size that cover every part."""
+        return tuple(map(covering, self._parts(shape)))
+
+    def output_shape(self, shape: Shape) -> Shape:
+        require_spatial("AdaptiveAvgPool", shape)
+        return (*per_axis(self.size, len(shape) - 1, "size"), shape[-1])
+
+    def kernel_text(self, shape: Shape) -> str:
+        return "to " + "x".join(map(str, self.output_shape(shape)[:-1]))
+
+    def define(self, parameters, x, *, training=False, seed=0):
+        y = reference.adaptive_avg_pool(x, self.size)
+        return y, lambda dy: ([reference.adaptive_avg_pool_grad(dy, x.shape[1:-1], self.size)], {})
+
+    def lower(self, b, x):
+        shape = self.output_shape(x.logical)
+        if shape == x.logical:
+            return x, lambda dy: [dy if b.needs_gradient(x) else None]
+        (height, width), (rows, columns) = x.shape[:2], as_image(shape)[:2]
+
+        def sizes(rows, columns, height, width) -> dict[str, int]:
+            most_y, most_x = (max(map(len, parts(n, count))) for n, count in ((height, rows), (width, columns)))
+            return {"columns": columns, "rows": rows, "width": width, "height": height, "most_x": most_x,
+                    "most_y": most_y}
+
+        y = b.tensor(shape)
+        b.call("adaptive_avg_pool", x=x, y=y, **sizes(rows, columns, height, width))
+
+        def backward(dy):
+            if not b.needs_gradient(x):
+                return [None]
+            dx = b.like(x)
+            b.call("adaptive_avg_pool_grad", dy=dy, dx=dx, **sizes(height, width, rows, columns))
+            return [dx]
+
+        return y, backward
 
 
 def _lower_max(b, x, output_shape: Shape, axes: tuple[Window, ...]):

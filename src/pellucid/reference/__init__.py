@@ -11,7 +11,7 @@ and what returns (`dx`, `dw`, ...) is the derivative of the same loss to each of
 from .convolution import conv, conv_grad_bias, conv_grad_input, conv_grad_weight, conv_matrix
 from .dense import dense, dense_grad, flatten, unflatten
 from .loss import cross_entropy, cross_entropy_grad, softmax, softmax_grad
-from .merging import add, concat, split
+from .merging import add, concat, pad_channels, split, take_channels, take_channels_grad
 from .normalisation import batch_moments, batch_norm, batch_norm_grad, batch_norm_inference_grad
 from .pointwise import (
     dropout,
@@ -22,6 +22,8 @@ from .pointwise import (
     leaky_relu_grad,
     relu,
     relu_grad,
+    scaled_tanh,
+    scaled_tanh_grad,
     sigmoid,
     sigmoid_grad,
     silu,
@@ -30,6 +32,8 @@ from .pointwise import (
     tanh_grad,
 )
 from .pooling import (
+    adaptive_avg_pool,
+    adaptive_avg_pool_grad,
     avg_pool,
     avg_pool_grad,
     global_avg_pool,
@@ -41,10 +45,12 @@ from .pooling import (
 )
 
 __all__ = [
-    "add", "avg_pool", "avg_pool_grad", "batch_moments", "batch_norm", "batch_norm_grad", "batch_norm_inference_grad",
-    "concat", "conv", "conv_grad_bias", "conv_grad_input", "conv_grad_weight", "conv_matrix", "cross_entropy",
-    "cross_entropy_grad", "dense", "dense_grad", "dropout", "dropout_grad", "flatten", "gelu", "gelu_grad",
-    "global_avg_pool", "global_avg_pool_grad", "global_max_pool", "global_max_pool_grad", "leaky_relu",
-    "leaky_relu_grad", "max_pool", "max_pool_grad", "relu", "relu_grad", "sigmoid", "sigmoid_grad", "silu",
-    "silu_grad", "softmax", "softmax_grad", "split", "tanh", "tanh_grad", "unflatten",
+    "adaptive_avg_pool", "adaptive_avg_pool_grad", "add", "avg_pool", "avg_pool_grad", "batch_moments",
+    "batch_norm", "batch_norm_grad", "batch_norm_inference_grad", "concat", "conv", "conv_grad_bias",
+    "conv_grad_input", "conv_grad_weight", "conv_matrix", "cross_entropy", "cross_entropy_grad", "dense",
+    "dense_grad", "dropout", "dropout_grad", "flatten", "gelu", "gelu_grad", "global_avg_pool",
+    "global_avg_pool_grad", "global_max_pool", "global_max_pool_grad", "leaky_relu", "leaky_relu_grad", "max_pool",
+    "max_pool_grad", "pad_channels", "relu", "relu_grad", "scaled_tanh", "scaled_tanh_grad", "sigmoid",
+    "sigmoid_grad", "silu", "silu_grad", "softmax", "softmax_grad", "split", "take_channels", "take_channels_grad",
+    "tanh", "tanh_grad", "unflatten",
 ]

@@ -1,4 +1,4 @@
-"""Where branches meet: the sum of a residual block, and concatenation along the channels."""
+"""Where branches meet: the sum of a residual block, and concatenation along the channels; channels taken and padded."""
 
 from __future__ import annotations
 
@@ -31,3 +31,23 @@ def split(dy, channels: Sequence[int]) -> list[np.ndarray]:
         raise ValueError(f"channels {tuple(channels)} sum to {sum(channels)}, but dy has {dy.shape[-1]}")
     ends = np.cumsum(channels)
     return [dy[..., end - n : end] for n, end in zip(channels, ends, strict=True)]
+
+
+def take_channels(x, channels: Sequence[int]) -> np.ndarray:
+    """The channels of these numbers, in this order: (..., C) -> (..., K)."""
+    return float64(x)[..., list(channels)]
+
+
+def take_channels_grad(dy, channels: Sequence[int], count: int) -> np.ndarray:
+    """Gradient of `take_channels` to an input of `count` channels: each gets the sum of what it went to."""
+    dy = float64(dy)
+    dx = np.zeros((*dy.shape[:-1], count))
+    for k, c in enumerate(channels):
+        dx[..., c] += dy[..., k]
+    return dx
+
+
+def pad_channels(x, channels: int) -> np.ndarray:
+    """Zeros after the channels, up to so many. Its gradient is the first channels of `dy`."""
+    x = float64(x)
+    return concat(x, np.zeros((*x.shape[:-1], channels - x.shape[-1])))

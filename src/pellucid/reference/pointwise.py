@@ -58,6 +58,16 @@ def tanh_grad(x, dy) -> np.ndarray:
     return float64(dy) * (1 - tanh(x) ** 2)
 
 
+def scaled_tanh(x, amplitude: float, slope: float) -> np.ndarray:
+    """amplitude tanh(slope x)."""
+    return amplitude * np.tanh(slope * float64(x))
+
+
+def scaled_tanh_grad(x, dy, amplitude: float, slope: float) -> np.ndarray:
+    """amplitude slope (1 - tanh^2)."""
+    return amplitude * slope * tanh_grad(slope * float64(x), dy)
+
+
 def silu(x) -> np.ndarray:
     """x times sigmoid(x) (Elfwing et al., "Sigmoid-weighted linear units", 2017; also called swish)."""
     return float64(x) * sigmoid(x)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..geometry import Padding, Window, output_size, per_axis, windows
+from ..geometry import Padding, Window, output_size, parts, per_axis, windows
 from .arrays import float64, require_shape
 from .sliding import meetings
 
@@ -96,6 +96,42 @@ def global_avg_pool(x) -> np.ndarray:
 def global_avg_pool_grad(dy, input_size: Sequence[int]) -> np.ndarray:
     """Gradient of `global_avg_pool` to its input, of spatial size `input_size`, given `dy` (N, C)."""
     return avg_pool_grad(_one_position(dy, len(input_size)), input_size, input_size)
+
+
+def adaptive_avg_pool(x, size: Size) -> np.ndarray:
+    """Each axis in `size` parts (an integer, or one an axis), and the mean of each: `geometry.parts` says which.
+
+    (N, H, W, C) or (N, L, C) -> (N, *size, C).
+    """
+    x = float64(x)
+    axes = _parts(x.shape[1:-1], size)
+    y = np.zeros((len(x), *map(len, axes), x.shape[-1]))
+    for position in np.ndindex(y.shape[1:-1]):
+        part = _part(axes, position)
+        y[:, *position] = x[:, *part].mean(axis=tuple(range(1, x.ndim - 1)))
+    return y
+
+
+def adaptive_avg_pool_grad(dy, input_size: Sequence[int], size: Size) -> np.ndarray:
+    """Gradient of `adaptive_avg_pool` to its input, of spatial size `input_size`: a part's inputs share alike."""
+    dy = float64(dy)
+    axes = _parts(input_size, size)
+    require_shape("dy", dy, (len(dy), *map(len, axes), dy.shape[-1]))
+    dx = np.zeros((len(dy), *input_size, dy.shape[-1]))
+    for position in np.ndindex(dy.shape[1:-1]):
+        part = _part(axes, position)
+        taps = int(np.prod([s.stop - s.start for s in part]))
+        dx[:, *part] += np.expand_dims(dy[:, *position], tuple(range(1, dy.ndim - 1))) / taps
+    return dx
+
+
+def _parts(input_size: Sequence[int], size: Size) -> list[list[range]]:
+    sizes = per_axis(size, len(input_size), "size")
+    return [parts(n, count) for n, count in zip(input_size, sizes, strict=True)]
+
+
+def _part(axes: list[list[range]], position: tuple[int, ...]) -> tuple[slice, ...]:
+    return tuple(slice(axis[i].start, axis[i].stop) for axis, i in zip(axes, position, strict=True))
 
 
 def _windows(input_size: Sequence[int], size, stride, padding) -> tuple[Window, ...]:
