@@ -141,6 +141,8 @@ CASES = {
     "GELU": anywhere(st.just(L.GELU())),
     "GlobalAvgPool": st.one_of(global_means(), anywhere(st.just(L.GlobalAvgPool()), axes=(1, 2))),
     "GlobalMaxPool": anywhere(st.just(L.GlobalMaxPool()), exact=True, axes=(1, 2)),
+    "LRN": anywhere(st.builds(L.LRN, st.sampled_from((1, 3, 5, 35)), st.sampled_from((1e-4, 1.0)),
+                              st.sampled_from((0.75, 0.5, 1.5)), st.sampled_from((1.0, 2)))),
     "LeakyReLU": anywhere(st.builds(L.LeakyReLU, st.sampled_from((0.5, 0.25, 0.0, -2.0, 1))), exact=True),
     "MaxPool": of_problem(max_pools, lambda p: p.pool(L.MaxPool)),
     "PadChannels": paddings(),

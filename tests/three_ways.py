@@ -178,6 +178,8 @@ TORCH = {
     "GELU": lambda layer, p, x, **_: F.gelu(x),
     "GlobalAvgPool": lambda layer, p, x, **_: x.flatten(2).mean(2),
     "GlobalMaxPool": lambda layer, p, x, **_: F.adaptive_max_pool2d(x[..., None] if x.ndim == 3 else x, 1).flatten(1),
+    "LRN": lambda layer, p, x, **_: F.local_response_norm(x if x.ndim > 2 else x[..., None], layer.size, layer.alpha,
+                                                          layer.beta, layer.k).reshape(x.shape),
     "LeakyReLU": lambda layer, p, x, **_: F.leaky_relu(x, layer.slope),
     "MaxPool": _pool((F.max_pool1d, F.max_pool2d), -torch.inf),
     "PadChannels": _pad_channels,

@@ -8,7 +8,8 @@ are weighted least-squares fits, iterated towards equal ripples, of the function
 
 from __future__ import annotations
 
-from math import log, pi, sqrt
+from math import log as ln
+from math import pi, sqrt
 
 import halide as hl
 
@@ -17,9 +18,10 @@ from .machine import LANES_OF_BLOCK as BLOCK
 strict = hl.strict_float  # IEEE semantics for a whole expression: no reassociation, and NaN compares false
 f32 = hl.f32
 
-LOG2_E = f32(1 / log(2))
+LOG2_E = f32(1 / ln(2))
 LN2_HIGH = f32(355 / 512)  # ln 2 in two parts: multiples of the first are exact in float32
-LN2_LOW = f32(log(2) - 355 / 512)
+LN2_LOW = f32(ln(2) - 355 / 512)
+HALF_ROOT = 0x3F3504F3  # the bits of sqrt(1/2)
 ROUND = f32(1.5 * 2**23)  # adding it leaves an integer in the low bits of the sum
 # (exp(r) - 1 - r) / r^2 for |r| <= ln(2) / 2; with it exp errs by 3e-9.
 EXP = [0.499999934, 0.166665206, 0.0416683881, 0.00836871702, 0.00138145985]
@@ -71,6 +73,24 @@ def exp(x, low=None):
     k = hl.reinterpret(hl.Int(32), shifted) - hl.reinterpret(hl.Int(32), ROUND)
     half = k >> 1  # two factors, so that results below 2^-126 and near the largest float32 come out right
     return mantissa * power_of_two(half) * power_of_two(k - half)
+
+
+def log(x):
+    """The natural logarithm of a positive number, to 2 ulp; NaN stays.
+
+    x = 2^k m with m between sqrt(1/2) and sqrt(2); ln m is a series in (m - 1) / (m + 1), which is at most 0.172.
+    """
+    bits = hl.reinterpret(hl.Int(32), x) - hl.i32(HALF_ROOT)
+    k = hl.cast(hl.Float(32), bits >> 23)
+    m = hl.reinterpret(hl.Float(32), (bits & hl.i32(0x7FFFFF)) + hl.i32(HALF_ROOT))
+    t = (m - f32(1)) / (m + f32(1))
+    series = f32(2) * t + t * t * t * polynomial(t * t, [2 / 3, 2 / 5, 2 / 7, 2 / 9, 2 / 11])
+    return hl.select(hl.is_nan(x), x, k * LN2_HIGH + (series + k * LN2_LOW))
+
+
+def power(x, y):
+    """x^y for positive x."""
+    return exp(y * log(x))
 
 
 def sigmoid(x):

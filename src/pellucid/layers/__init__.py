@@ -9,12 +9,13 @@ from .channels import PadChannels, TakeChannels
 from .conv import Conv
 from .dense import Dense, Flatten
 from .dropout import Dropout
+from .lrn import LRN
 from .merge import Add, Concat
 from .norm import BatchNorm
 from .pool import AdaptiveAvgPool, AvgPool, GlobalAvgPool, GlobalMaxPool, MaxPool
 
 __all__ = [
-    "GELU", "LAYERS", "AdaptiveAvgPool", "Add", "AvgPool", "BatchNorm", "Concat", "Conv", "Dense", "Dropout",
-    "Flatten", "GlobalAvgPool", "GlobalMaxPool", "Layer", "LeakyReLU", "MaxPool", "PadChannels", "Parameter",
-    "ReLU", "ScaledTanh", "Shape", "SiLU", "Sigmoid", "Softmax", "TakeChannels", "Tanh",
+    "GELU", "LAYERS", "LRN", "AdaptiveAvgPool", "Add", "AvgPool", "BatchNorm", "Concat", "Conv", "Dense", "Dropout",
+    "Flatten", "GlobalAvgPool", "GlobalMaxPool", "Layer", "LeakyReLU", "MaxPool", "PadChannels", "Parameter", "ReLU",
+    "ScaledTanh", "Shape", "SiLU", "Sigmoid", "Softmax", "TakeChannels", "Tanh",
 ]

@@ -1,6 +1,7 @@
-"""Batch normalisation: each channel gets mean 0 and variance 1, then a learned scale and shift.
+"""Batch normalisation: each channel gets mean 0 and variance 1, then a learned scale and shift. Local response
+normalisation: each value is divided by a power of the energy around it.
 
-(Ioffe and Szegedy, "Batch normalization", 2015.) Statistics are a channel's, over images and positions: over
+(Ioffe and Szegedy, "Batch normalization", 2015.) Batch statistics are a channel's, over images and positions: over
 every axis but the last. Vectors a channel have shape (C,).
 """
 
@@ -52,6 +53,39 @@ def batch_norm_inference_grad(x, weight, mean, var, eps: float, dy) -> tuple[np.
     z = _standardise(x, mean, var, eps)
     dx = dy * (float64(weight) / np.sqrt(float64(var) + eps))
     return dx, (dy * z).sum(axis=_others(dy)), dy.sum(axis=_others(dy))
+
+
+def lrn(x, size: int, *, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0) -> np.ndarray:
+    """x / (k + alpha / size * sum of x^2 over the `size` channels around each)^beta, at each position alone.
+
+    (Krizhevsky, Sutskever and Hinton, "ImageNet classification with deep convolutional neural networks", 2012, section
+    3.3, where alpha is not divided by the size.) Raises ValueError unless `size` is odd.
+    """
+    x = float64(x)
+    return x * _energy(x, size, alpha, k) ** -beta
+
+
+def lrn_grad(x, dy, size: int, *, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0) -> np.ndarray:
+    """Gradient of `lrn` to its input: its own, and through the sums of all channels whose windows it stands in."""
+    x, dy = float64(x), float64(dy)
+    s = _energy(x, size, alpha, k)
+    through = _around(dy * x * s ** (-beta - 1), size)
+    return dy * s**-beta - 2 * alpha * beta / size * x * through
+
+
+def _energy(x: np.ndarray, size: int, alpha: float, k: float) -> np.ndarray:
+    return k + alpha / size * _around(x**2, size)
+
+
+def _around(x: np.ndarray, size: int) -> np.ndarray:
+    """The sum over the `size` channels around each; there are zeros beyond the first and the last."""
+    if size < 1 or size % 2 == 0:
+        raise ValueError(f"size must be odd, so that a channel has as many neighbours on either side, got {size!r}")
+    y = np.zeros_like(x)
+    for channel in range(x.shape[-1]):
+        window = slice(max(channel - size // 2, 0), channel + size // 2 + 1)
+        y[..., channel] = x[..., window].sum(axis=-1)
+    return y
 
 
 def _standardise(x, mean, var, eps: float) -> np.ndarray:
