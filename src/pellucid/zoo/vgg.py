@@ -2,29 +2,68 @@
 
 from __future__ import annotations
 
-from ..layers import BatchNorm, Conv, Dense, Dropout, Flatten, GlobalMaxPool, MaxPool, ReLU
+from ..layers import AdaptiveAvgPool, BatchNorm, Conv, Dense, Dropout, Flatten, GlobalMaxPool, MaxPool, ReLU
 from ..layers.base import Shape
 from ..network import Network, Sequential
 from .registry import register
 
 POOL = "pool"
-# Table 1 of the paper, column D: filters of each 3x3 convolution, and where the map is halved.
-VGG16 = (64, 64, POOL, 128, 128, POOL, 256, 256, 256, POOL, 512, 512, 512, POOL, 512, 512, 512, POOL)
+# Table 1 of the paper: filters of each 3x3 convolution, and where the map is halved.
+A = (64, POOL, 128, POOL, 256, 256, POOL, 512, 512, POOL, 512, 512, POOL)
+B = (64, 64, POOL, 128, 128, POOL, 256, 256, POOL, 512, 512, POOL, 512, 512, POOL)
+D = (64, 64, POOL, 128, 128, POOL, 256, 256, 256, POOL, 512, 512, 512, POOL, 512, 512, 512, POOL)
+E = (64, 64, POOL, 128, 128, POOL, 256, 256, 256, 256, POOL, 512, 512, 512, 512, POOL, 512, 512, 512, 512, POOL)
 CIFAR = (64, 64, POOL, 128, 128, POOL, 256, 256, POOL, 512)
+IMAGENET = (224, 224, 3)
 
 
 @register
-def vgg16(input_shape: Shape = (224, 224, 3), classes: int = 1000) -> Network:
-    """VGG-16, column D of table 1: thirteen 3x3 convolutions with ReLU, three dense layers with dropout between.
+def vgg11(input_shape: Shape = IMAGENET, classes: int = 1000) -> Network:
+    """Column A: eight 3x3 convolutions with ReLU, three dense layers with dropout between. 132,863,336 parameters."""
+    return _vgg(input_shape, classes, A)
 
-    Parameters are named as in torchvision (`features.0.weight`, `classifier.0.weight`). 138,357,544 of them for
-    1,000 classes at 224x224, as published.
-    """
-    features = [part for width in VGG16
-                for part in ([MaxPool(2)] if width == POOL else [Conv(width, 3, padding=1), ReLU()])]
-    classifier = [Dense(4096), ReLU(), Dropout(), Dense(4096), ReLU(), Dropout(), Dense(classes)]
-    return Network.build(input_shape, Sequential(
-        features=_numbered(features), flatten=Flatten(), classifier=_numbered(classifier)))
+
+@register
+def vgg11_bn(input_shape: Shape = IMAGENET, classes: int = 1000) -> Network:
+    """Column A with batch normalisation after each convolution, which the paper did not know yet. 132,868,840
+    parameters."""
+    return _vgg(input_shape, classes, A, batch_norm=True)
+
+
+@register
+def vgg13(input_shape: Shape = IMAGENET, classes: int = 1000) -> Network:
+    """Column B: ten 3x3 convolutions. 133,047,848 parameters."""
+    return _vgg(input_shape, classes, B)
+
+
+@register
+def vgg13_bn(input_shape: Shape = IMAGENET, classes: int = 1000) -> Network:
+    """Column B with batch normalisation. 133,053,736 parameters."""
+    return _vgg(input_shape, classes, B, batch_norm=True)
+
+
+@register
+def vgg16(input_shape: Shape = IMAGENET, classes: int = 1000) -> Network:
+    """Column D: thirteen 3x3 convolutions. 138,357,544 parameters."""
+    return _vgg(input_shape, classes, D)
+
+
+@register
+def vgg16_bn(input_shape: Shape = IMAGENET, classes: int = 1000) -> Network:
+    """Column D with batch normalisation. 138,365,992 parameters."""
+    return _vgg(input_shape, classes, D, batch_norm=True)
+
+
+@register
+def vgg19(input_shape: Shape = IMAGENET, classes: int = 1000) -> Network:
+    """Column E: sixteen 3x3 convolutions. 143,667,240 parameters."""
+    return _vgg(input_shape, classes, E)
+
+
+@register
+def vgg19_bn(input_shape: Shape = IMAGENET, classes: int = 1000) -> Network:
+    """Column E with batch normalisation. 143,678,248 parameters."""
+    return _vgg(input_shape, classes, E, batch_norm=True)
 
 
 @register
@@ -36,6 +75,18 @@ def cifar_vgg(input_shape: Shape = (32, 32, 3), classes: int = 10) -> Network:
     return Network.build(input_shape, Sequential(*parts, GlobalMaxPool(), Dense(classes)))
 
 
-def _numbered(parts: list) -> Sequential:
+def _vgg(input_shape: Shape, classes: int, column: tuple, batch_norm: bool = False) -> Network:
+    """A column of the table. Parameters are named as in torchvision (`features.0.weight`, `classifier.0.weight`), and
+    as there, maps of another size than 7x7, from images of another size than 224x224, are brought to it by means."""
+    features = []
+    for width in column:
+        normalised = [BatchNorm()] if batch_norm else []
+        features += [MaxPool(2)] if width == POOL else [Conv(width, 3, padding=1), *normalised, ReLU()]
+    classifier = [Dense(4096), ReLU(), Dropout(), Dense(4096), ReLU(), Dropout(), Dense(classes)]
+    return Network.build(input_shape, Sequential(
+        features=numbered(features), avgpool=AdaptiveAvgPool(7), flatten=Flatten(), classifier=numbered(classifier)))
+
+
+def numbered(parts: list) -> Sequential:
     """Parts named 0, 1, 2, ... as in torch.nn.Sequential."""
     return Sequential(**{str(number): part for number, part in enumerate(parts)})
