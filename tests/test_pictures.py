@@ -249,6 +249,36 @@ def test_crop_takes_the_middle():
     assert squeezed[:, 4:6].min() > 240 and np.all(squeezed[:, [0, 1, 8, 9]] == 0)
 
 
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 70), st.integers(1, 70), st.integers(1, 30), st.integers(1, 30), st.integers(30, 40))
+def test_crop_with_a_number_is_what_torchvision_does(width, height, new_width, new_height, shorter):
+    """Resize(shorter), then CenterCrop, by their rules for pictures: integers cut off, halves to even ones."""
+    pixels = np.random.default_rng(width).integers(0, 256, (height, width, 3), np.uint8)
+    picture = Image.fromarray(pixels)
+    if width <= height:
+        picture = picture.resize((shorter, int(shorter * height / width)), Image.Resampling.BILINEAR)
+    else:
+        picture = picture.resize((int(shorter * width / height), shorter), Image.Resampling.BILINEAR)
+    top, left = round((picture.height - new_height) / 2.0), round((picture.width - new_width) / 2.0)
+    expected = picture.crop((left, top, left + new_width, top + new_height))
+    got = pictures.fitted(Image.fromarray(pixels), (new_height, new_width, 3), f"crop {shorter}")
+    np.testing.assert_array_equal(got, np.asarray(expected))
+
+
+def test_crop_with_a_number_decodes_a_jpeg_whole():
+    pixels = np.random.default_rng(0).integers(0, 256, (400, 300, 3), np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "JPEG", quality=95)
+    whole = Image.open(io.BytesIO(file.getvalue())).convert("RGB").resize((60, 80), Image.Resampling.BILINEAR)
+    got = pictures.decode(file.getvalue(), (40, 50, 3), "crop 60")[0]
+    np.testing.assert_array_equal(got, np.asarray(whole.crop((5, 20, 55, 60))))
+
+
+def test_crop_with_a_number_makes_no_bomb_of_a_strip():
+    with pytest.raises(ValueError, match="scaled for 'crop 4096' it would have 4,096x1,044,480 pixels"):
+        pictures.fitted(Image.new("L", (1, 255)), (9, 9, 1), "crop 4096")
+
+
 def test_shrinking_averages():
     checks = np.zeros((60, 60), np.uint8)
     checks[::2, ::2] = checks[1::2, 1::2] = 255

@@ -152,7 +152,7 @@ means, stds = st.floats(-3, 3), st.floats(0.01, 10)
 
 
 @settings(max_examples=50)
-@given(st.integers(1, 4), st.sampled_from(FITS), st.data())
+@given(st.integers(1, 4), st.sampled_from((*FITS, "crop 3", "crop 256")), st.data())
 def test_json_both_ways(channels, fit, data):
     mean = tuple(data.draw(means) for _ in range(channels))
     std = tuple(data.draw(stds) for _ in range(channels))
@@ -168,6 +168,8 @@ GOOD = {"input_shape": [2, 2, 1], "mean": [0.5], "std": [0.25]}
     {"mean": [10**400]}, {"std": [0]}, {"std": [-1.0]}, {"std": [float("inf")]}, {"std": [None]}, {"std": "1"},
     {"input_shape": [2, 2]}, {"input_shape": [2.0, 2, 1]}, {"input_shape": [0, 2, 1]}, {"input_shape": []},
     {"input_shape": [2**20, 2**20, 1]}, {"extra": 1}, {"fit": "squash"}, {"fit": None}, {"fit": ["crop"]}, {"fit": ""},
+    {"fit": "crop 1"}, {"fit": "crop -9"}, {"fit": "crop 5000"}, {"fit": "crop  9"}, {"fit": "crop ٣"},
+    {"fit": "crop 09"}, {"fit": "crop " * 99},
 ])  # fmt: skip
 def test_damaged_json_is_refused(change):
     assert Preprocessing.from_json(GOOD).std == (0.25,)

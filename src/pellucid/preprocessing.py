@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .data.pictures import FITS, fitted
+from .data.pictures import checked_fit, fitted
 from .layers.base import Shape
 from .network import brief, checked_shape
 
@@ -27,8 +27,8 @@ class Preprocessing:
     """What is done to images before the first layer: `(x / 255 - mean) / std` for each channel.
 
     `input_shape` is (H, W, C); `mean` and `std` have one value a channel, in units where white is 1. `fit` says how a
-    picture of other proportions is brought to that shape: "crop", "letterbox" or "stretch", see
-    `pellucid.data.pictures`. Raises ValueError for a shape, a mean, a deviation or a fit that cannot be.
+    picture of other proportions is brought to that shape: "crop", "crop 256" (or another number), "letterbox" or
+    "stretch", see `pellucid.data.pictures`. Raises ValueError for a shape, a mean, a deviation or a fit that cannot be.
     """
 
     input_shape: Shape
@@ -42,8 +42,7 @@ class Preprocessing:
             object.__setattr__(self, name, _channel_values(getattr(self, name), self.input_shape[-1], name))
         if min(self.std) < 1e-6:
             raise ValueError(f"std must be at least 1e-6 in every channel, got {min(self.std)}")
-        if self.fit not in FITS:
-            raise ValueError(f"fit must be one of {', '.join(FITS)}, got {brief(self.fit)}")
+        checked_fit(self.fit, self.input_shape[:2] if len(self.input_shape) == 3 else None)
 
     @classmethod
     def from_images(cls, images: np.ndarray, fit: str = "stretch") -> Preprocessing:

@@ -17,11 +17,11 @@ import numpy as np
 
 from .. import processors
 from ..files import open_file
-from . import cache, zips
+from . import cache, pictures, zips
 from .arrays import require_memory
 from .dataset import DataError, Dataset, Pictures
 from .listing import PARTS, File, Source, find
-from .pictures import FITS, RULES, SIZES, decode, is_grey, look, undisturbed
+from .pictures import RULES, SIZES, decode, is_grey, look, undisturbed
 from .workers import in_processes
 
 LARGEST_COMMON = 96  # pixels a side up to which a common size is kept
@@ -54,9 +54,10 @@ def checked_size(size: int | Sequence[int] | None) -> tuple[int, int] | None:
 
 def checked_fit(fit: str | None) -> str | None:
     """Raises DataError for a way of fitting that there is not."""
-    if fit is not None and fit not in FITS:
-        raise DataError(f"fit must be one of {', '.join(FITS)}, got {fit!r}")
-    return fit
+    try:
+        return fit if fit is None else pictures.checked_fit(fit)
+    except ValueError as e:
+        raise DataError(str(e)) from None
 
 
 def checked_channels(channels: int | None) -> int | None:

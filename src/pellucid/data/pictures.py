@@ -9,7 +9,10 @@ ones; 1 bit becomes 0 and 255; palettes, CMYK and the rest become grey (ITU-R 60
 
 Size. By the filter that Pillow calls bilinear, which averages when it shrinks. `FITS` says what becomes of other
 proportions: "crop" scales the shorter side and takes the middle, "letterbox" scales the longer side and pads with
-black, "stretch" scales both.
+black, "stretch" scales both. And "crop 256", or another number, scales the shorter side to 256 pixels, whatever size is
+asked for, and takes the middle of that: what networks trained on ImageNet are used to. Its pixels are those that
+torchvision's Resize(256) and CenterCrop give, so it is done to pictures of the right size too, and a JPEG is not
+decoded at a part of its size.
 """
 
 from __future__ import annotations
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
 
 RULES = 2  # to be raised with every change by which a picture gives other pixels; caches of older rules are not used
 FITS = ("crop", "letterbox", "stretch")
+LONGEST_SHORTER = 4096  # pixels that "crop N" may ask for
 SIZES = (32, 48, 64, 96, 128)  # pixels a side, of which one is chosen where pictures have no common size
 MOST_PIXELS = 2**28
 MOST_ELONGATED = 256
@@ -68,6 +72,20 @@ def undisturbed() -> Iterator[None]:
             finally:
                 _undisturbed = False
                 Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES = before
+
+
+def checked_fit(fit: object, size: tuple[int, int] | None = None) -> str:
+    """A way of fitting, where `size` is what it is to lead to. Raises ValueError for one that there is not."""
+    if fit in FITS:
+        return fit
+    number = fit.removeprefix("crop ") if isinstance(fit, str) and len(fit) < 20 else ""
+    known = number.isascii() and number.isdecimal() and fit == f"crop {int(number)}"
+    if not known or not 1 <= int(number) <= LONGEST_SHORTER:
+        raise ValueError(f"fit must be one of {', '.join(FITS)}, or crop with a number of pixels from 1 to "
+                         f"{LONGEST_SHORTER} such as \"crop 256\", got {repr(fit)[:100]}")
+    if size and int(number) < max(size):
+        raise ValueError(f"fit {fit!r} leaves less than the {size[0]}x{size[1]} pixels that are to be taken from it")
+    return fit
 
 
 def is_picture(name: str) -> bool:
@@ -175,12 +193,15 @@ def _fitted(image: Image, shape: tuple[int, ...], fit: str) -> tuple[np.ndarray,
 
     if len(shape) != 3 or shape[2] not in (1, 3):
         raise _refuse(f"a picture becomes an array of shape (H, W, 1) or (H, W, 3), not {tuple(shape)}")
-    if fit not in FITS:
-        raise _refuse(f"fit must be one of {', '.join(FITS)}, got {fit!r}")
+    try:
+        checked_fit(fit, shape[:2])
+    except ValueError as e:
+        raise _refuse(str(e)) from None
     height, width, channels = shape
     size = _checked_size(image)
     # A JPEG is decoded at an eighth, a quarter or half of its size, if that leaves twice what is asked for.
-    image.draft(None, (2 * max(height, width),) * 2)
+    if fit in FITS:
+        image.draft(None, (2 * max(height, width),) * 2)
     image.load()
     orientation = _orientation(image)
     if orientation > 1:
@@ -215,9 +236,18 @@ def _eight_bits(image: Image, mode: str) -> Image:
 def _resized(image: Image, width: int, height: int, fit: str) -> Image:
     from PIL import Image as pillow
 
+    bilinear = pillow.Resampling.BILINEAR
+    if fit not in FITS:
+        shorter = int(fit.removeprefix("crop "))
+        scaled = tuple(shorter * n // min(image.size) for n in image.size)
+        if scaled[0] * scaled[1] > MOST_PIXELS:
+            raise _refuse(f"scaled for {fit!r} it would have {scaled[0]:,}x{scaled[1]:,} pixels, at most "
+                          f"{MOST_PIXELS:,} are made; cut it")
+        left, top = (round((n - m) / 2) for n, m in zip(scaled, (width, height), strict=True))
+        image = image if image.size == scaled else image.resize(scaled, bilinear)
+        return image.crop((left, top, left + width, top + height))
     if image.size == (width, height):
         return image
-    bilinear = pillow.Resampling.BILINEAR
     if fit == "crop":
         scale = min(image.width / width, image.height / height)
         # Rounding may make the box larger than the picture by a last digit.
