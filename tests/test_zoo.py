@@ -121,7 +121,8 @@ def test_a_network_trains_saves_and_agrees(name, tmp_path):
     if module and not any(isinstance(n.layer, Dropout) for n in net.nodes):
         with torch.inference_mode():
             expected = F.cross_entropy(module.train()(nchw(images)), torch.tensor(labels)).item()
-        assert loss == pytest.approx(expected, rel=1e-3)
+        # Statistics of few values, 110 layers deep: PyTorch in float32 differs by 2e-3 from itself in float64.
+        assert loss == pytest.approx(expected, rel=5e-3 if name == "plain110" else 2e-4)
     assert np.isfinite(loss)
 
 

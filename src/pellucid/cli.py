@@ -16,6 +16,7 @@ import typer
 from . import (
     cli_compare,  # noqa: F401  they add their commands
     cli_data,  # noqa: F401
+    cli_exchange,  # noqa: F401
     distributed,
 )
 from .cli_app import app, command, main
@@ -32,6 +33,7 @@ from .cli_options import (
     is_model,
     model_file,
     set_threads,
+    shape_of,
 )
 from .cli_terminal import say, show, show_json
 
@@ -296,21 +298,10 @@ def summary(
 
         if network not in zoo.names():
             raise ValueError(f"{network}: no such file, run folder or network; networks are {', '.join(zoo.names())}")
-        net = zoo.build(network, input_shape=_shape(shape), classes=classes)
+        net = zoo.build(network, input_shape=shape_of(shape), classes=classes)
     from . import cli_text
 
     if as_json:
         show_json(cli_text.layers(net))
     else:
         show(net.summary())
-
-
-def _shape(text: str | None) -> tuple[int, ...] | None:
-    if text is None:
-        return None
-    parts = text.lower().split("x")
-    if not 1 <= len(parts) <= 3 or not all(p.isdecimal() and int(p) for p in parts):
-        raise typer.BadParameter(f"cannot read the size {text!r}; write it like 28x28x1 (height, width, channels)")
-    from .network import checked_shape
-
-    return checked(checked_shape, tuple(map(int, parts)), "--input")

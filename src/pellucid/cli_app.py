@@ -22,6 +22,7 @@ Pellucid: convolutional networks you can see through.
   pellucid data check DATA      find what is wrong with labelled images
   pellucid data labels DATA     list images whose label is probably wrong
   pellucid summary NET          list a network's layers, sizes and costs
+  pellucid import WEIGHTS       make a model of what other programs have trained
 
 Try this first; it takes seconds and needs nothing else:
 
@@ -67,8 +68,9 @@ def main(arguments: list[str] | None = None) -> None:
     raise SystemExit(status)
 
 
-def command(function, group: typer.Typer = app):
-    """Decorator: a command whose errors end it with status 1 and one line that says what to do."""
+def command(function, group: typer.Typer = app, name: str | None = None):
+    """Decorator: a command, by default called as its function, whose errors end it with status 1 and one line that
+    says what to do."""
 
     @functools.wraps(function)
     def guarded(*args, **kwargs):
@@ -85,7 +87,7 @@ def command(function, group: typer.Typer = app):
                 sys.stderr = sys.__stderr__
             fail(one_line(e))
 
-    return group.command()(guarded)
+    return group.command(name)(guarded)
 
 
 def show_version(wanted: bool) -> None:

@@ -77,3 +77,15 @@ def set_threads(count: int | None) -> None:
         from .processors import set_threads
 
         set_threads(count)
+
+
+def shape_of(text: str | None) -> tuple[int, ...] | None:
+    """A size as it is written on the command line, 28x28x1."""
+    if text is None:
+        return None
+    parts = text.lower().split("x")
+    if not 1 <= len(parts) <= 3 or not all(p.isdecimal() and int(p) for p in parts):
+        raise typer.BadParameter(f"cannot read the size {text!r}; write it like 28x28x1 (height, width, channels)")
+    from .network import checked_shape
+
+    return checked(checked_shape, tuple(map(int, parts)), "--input")

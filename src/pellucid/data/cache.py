@@ -34,12 +34,17 @@ _ENTRY, _NOTE = ".images", ".choice"
 _ABANDONED = 60  # seconds after which a temporary file that nobody has locked was left by a process that was killed
 
 
-def folder() -> Path:
-    """Where entries are: in PELLUCID_CACHE, else in pellucid/ in XDG_CACHE_HOME or ~/.cache."""
+def root() -> Path:
+    """Where all that can be had again is kept: PELLUCID_CACHE, else pellucid/ in XDG_CACHE_HOME or ~/.cache."""
     root = os.environ.get("PELLUCID_CACHE")
     if not root:
         root = os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "pellucid")
-    return Path(root).expanduser() / "decoded"
+    return Path(root).expanduser()
+
+
+def folder() -> Path:
+    """Where entries are."""
+    return root() / "decoded"
 
 
 def limit(occupied: int = 0) -> float:

@@ -1,0 +1,1 @@
+"""Models of other programs: their weights and graphs in, ours out."""
