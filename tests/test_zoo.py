@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -74,6 +76,19 @@ def nchw(x: np.ndarray) -> torch.Tensor:
 def test_every_network_has_its_counts_here():
     assert set(zoo.names()) == set(COUNTS)
     assert set(MODULES) == set(COUNTS) - OURS
+
+
+def test_the_page_has_each_networks_counts():
+    page = Path(__file__).resolve().parent.parent / "docs" / "zoo.md"
+    row = r"^\| `(\w+)` \| ([\dx]+), (\d+) \| ([\d,]+) \| ([\d,]+) \| \S.* \|$"
+    rows = re.findall(row, page.read_text(), re.MULTILINE)
+    written = {name: (shape, classes, parameters, macs) for name, shape, classes, parameters, macs in rows}
+    expected = {}
+    for name, (parameters, macs) in COUNTS.items():
+        net = zoo.build(name)
+        shape = "x".join(map(str, net.input_shape))
+        expected[name] = shape, str(net.output_shape[0]), f"{parameters:,}", f"{macs:,}"
+    assert written == expected and len(rows) == len(written)
 
 
 @pytest.mark.parametrize("name", COUNTS)

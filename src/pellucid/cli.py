@@ -279,7 +279,7 @@ def summary(
     classes: Annotated[int | None, typer.Option(min=1, metavar="N", help="Number of classes.")] = None,
     as_json: Json = False,
 ) -> None:
-    """List a network's layers: what each puts out, holds, computes and sees.
+    """List a network's layers: what each puts out, holds, computes and sees; and where its costs are.
 
     \b
     Examples:
@@ -299,9 +299,9 @@ def summary(
         if network not in zoo.names():
             raise ValueError(f"{network}: no such file, run folder or network; networks are {', '.join(zoo.names())}")
         net = zoo.build(network, input_shape=shape_of(shape), classes=classes)
-    from . import cli_text
+    from . import anatomy, cli_text
 
     if as_json:
-        show_json(cli_text.layers(net))
+        show_json({**cli_text.layers(net), **anatomy.describe(net)})
     else:
-        show(net.summary())
+        show("\n\n".join(filter(None, (net.summary(), anatomy.text(net)))))
