@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from .cli_app import command
 from .cli_options import Json, shape_of
 from .cli_terminal import printable, say, show, show_json
+
+if TYPE_CHECKING:
+    from .model import Model
 
 
 def import_weights(
@@ -50,9 +53,9 @@ def import_weights(
     if fit_by is not None and mean is None:
         raise typer.BadParameter("--fit needs --mean and --std")
     input_shape = shape_of(shape)
-    from . import cli_check, zoo
+    from . import zoo
     from .cli_text import number
-    from .exchange import fetching, weights
+    from .exchange import fetching
 
     fetched = net is None and source in fetching.PUBLISHED and not Path(source).exists()
     if not fetched and net is None:
@@ -66,18 +69,9 @@ def import_weights(
         raise typer.BadParameter(f"--out is a file whose name ends in .safetensors, got {printable(str(target))}")
     if os.path.lexists(target):
         raise ValueError(f"{target} is there already; give another name with --out, or remove it")
-    options = {"input_shape": input_shape, "classes": None if classes is None else _names(classes)}
-    if mean is not None:
-        from .preprocessing import Preprocessing
-
-        shape = input_shape or zoo.build(name).input_shape
-        options["preprocessing"] = Preprocessing(shape, _numbers("--mean", mean), _numbers("--std", std),
-                                                 fit_by or "crop")
-    if fetched:
-        with cli_check.display(sys.stderr) as progress:
-            model = weights.published(name, progress=progress, **options)
-    else:
-        model = weights.load(source, name, **options)
+    given = None if mean is None else {"mean": _numbers("--mean", mean), "std": _numbers("--std", std),
+                                       "fit": fit_by or "crop"}
+    model = _of_weights(None if fetched else source, name, input_shape, given, classes)
     model.save(target)
     described = {"model": str(target), "network": name, "parameters": model.network.parameter_count,
                  "input": list(model.network.input_shape), "classes": len(model.classes),
@@ -89,6 +83,22 @@ def import_weights(
          f"{number(described['classes'], 'class', 'classes')}")
     if not model.preprocessing:
         say("It does not know what to do with pixels, so it cannot predict pictures: --mean and --std would say it.")
+
+
+def _of_weights(file: str | None, net: str, input_shape: tuple[int, ...] | None, given: dict | None,
+                classes: str | None) -> Model:
+    """A network with the weights in a file, or with its published ones; `given` is the preprocessing, if asked for."""
+    from . import cli_check, zoo
+    from .exchange import weights
+    from .preprocessing import Preprocessing
+
+    options = {"input_shape": input_shape, "classes": None if classes is None else _names(classes)}
+    if given:
+        options["preprocessing"] = Preprocessing(zoo.build(net, input_shape=input_shape).input_shape, **given)
+    if file is not None:
+        return weights.load(file, net, **options)
+    with cli_check.display(sys.stderr) as progress:
+        return weights.published(net, progress=progress, **options)
 
 
 def _names(path: str) -> list[str]:
