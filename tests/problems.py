@@ -54,7 +54,7 @@ class Problem:
     @property
     def pool_options(self) -> dict:
         """The keywords of a pooling."""
-        return {"stride": self.stride, "padding": self.padding}
+        return {"stride": self.stride, "padding": self.padding, "dilation": self.dilation}
 
     @property
     def weight_shape(self) -> tuple[int, ...]:
@@ -69,7 +69,7 @@ class Problem:
         return Conv(self.filters, self.kernel, self.stride, self.padding, self.dilation, self.groups, bias)
 
     def pool(self, kind: type[MaxPool] | type[AvgPool]):
-        return kind(self.kernel, self.stride, self.padding)
+        return kind(self.kernel, self.stride, self.padding, self.dilation)
 
 
 def _short(values) -> str:
@@ -138,6 +138,9 @@ POOLS = [
     "n2 h9 w8 c2 k2x1 s5x4",
     "n1 h6 w9 c4 k4x2 s1x3 p3+1x0+1",
     "n1 h20 w21 c2 k17x18 s3",  # more than 256 places
+    "n2 h9 w11 c17 k3x2 s2x1 p2 d2x3",
+    "n1 h20 w5 c3 k3 s1 p3+2x0+1 d7x1",
+    "n2 l13 c16 k3 s2 p4 d4",
     "n3 l11 c5 k4 s3 p2+1",
     "n0 h4 w4 c2 k2x2 s2",
 ]
@@ -147,8 +150,8 @@ POOLS = [
 def problems(draw, pooling: bool = False, exact_mean: bool = False, least: int = 0) -> Problem:
     """One or two axes of 1 to 9; windows to 4; strides past the window; padding past the image.
 
-    A pooling's padding is smaller than its window. `exact_mean` asks for windows of 1, 2, 4, 8 or 16 places, so that
-    means of integers are exact; `least` is the smallest batch.
+    A pooling's padding is smaller than its window, and its axes at least as long as its taps lie apart. `exact_mean`
+    asks for windows of 1, 2, 4, 8 or 16 places, so that means of integers are exact; `least` is the smallest batch.
     """
     axes = draw(st.sampled_from((1, 2, 2)))
 
@@ -156,15 +159,15 @@ def problems(draw, pooling: bool = False, exact_mean: bool = False, least: int =
         return tuple(draw(values) for _ in range(axes))
 
     kernel = per_axis(st.sampled_from((1, 2, 4)) if exact_mean else st.integers(1, 4))
-    dilation = (1,) * axes if pooling else per_axis(st.sampled_from((1, 1, 2, 3)))
+    dilation = per_axis(st.sampled_from((1, 1, 2, 3)))
     stride = per_axis(st.sampled_from((1, 1, 2, 2, 3, 5)))
     padding = []
-    for k in kernel:
-        most = k - 1 if pooling else draw(st.sampled_from((0, 2, 9)))
+    for k, d in zip(kernel, dilation, strict=True):
+        most = d * (k - 1) if pooling else draw(st.sampled_from((0, 2, 9)))
         before = draw(st.integers(0, most))
         padding.append((before, draw(st.one_of(st.just(before), st.integers(0, most)))))
     size = tuple(  # at least one output
-        max(draw(st.integers(1, 9)), d * (k - 1) + 1 - sum(p))
+        max(draw(st.integers(1, 9)), d * (k - 1) + 1 - sum(p), d if pooling else 1)
         for k, d, p in zip(kernel, dilation, padding, strict=True))
     if pooling:
         channels, filters, groups = draw(st.sampled_from((1, 2, 3, 16, 17, 33))), None, 1

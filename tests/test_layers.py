@@ -119,18 +119,30 @@ def paddings(draw):
                 draw(st.integers(1, 3)), exact=True)
 
 
+@st.composite
+def shufflings(draw):
+    """Groups that end inside blocks of 16, and with them."""
+    groups, each = draw(st.sampled_from([(1, 5), (3, 1), (2, 8), (3, 16), (16, 2), (4, 10), (33, 1)]))
+    shape = *draw(shapes())[:-1], groups * each
+    return Case(Network.build(shape, L.ChannelShuffle(groups)), draw(st.integers(1, 3)), exact=True)
+
+
 conv_problems = st.one_of(st.sampled_from([p for p in map(parse, CONVS) if p.n]), problems(least=1))
 max_pools = st.one_of(st.sampled_from([p for p in map(parse, POOLS) if p.n]), problems(pooling=True, least=1))
 rates = st.sampled_from((0.0, 0.5, 0.75))
 
 CASES = {
     "AdaptiveAvgPool": adaptive_pools(),
+    "Affine": anywhere(st.just(L.Affine()), exact=True),
     "Add": merging(L.Add(), True),
     "AvgPool": st.one_of(
         of_problem(problems(pooling=True, exact_mean=True, least=1), lambda p: p.pool(L.AvgPool)),
-        of_problem(max_pools, lambda p: p.pool(L.AvgPool), exact=False)),
+        of_problem(max_pools, lambda p: p.pool(L.AvgPool), exact=False),
+        of_problem(max_pools, lambda p: replace(p.pool(L.AvgPool), count_include_pad=False), exact=False)),
     "BatchNorm": anywhere(st.builds(L.BatchNorm, st.sampled_from((1e-5, 0.1)), st.sampled_from((0.0, 0.1, 1.0))),
                           trains=True, least=3),
+    "ChannelShuffle": shufflings(),
+    "Clip": anywhere(st.sampled_from((L.Clip(-1, 2), L.Clip(low=0.5), L.Clip(high=-1.0))), exact=True),
     "Concat": merging(L.Concat(), False),
     "Conv": st.builds(
         lambda p, bias, trainable: Case(Network.build(p.shape, replace(p.conv(bias), trainable=trainable)), p.n, True),
@@ -146,6 +158,9 @@ CASES = {
     "LeakyReLU": anywhere(st.builds(L.LeakyReLU, st.sampled_from((0.5, 0.25, 0.0, -2.0, 1))), exact=True),
     "MaxPool": of_problem(max_pools, lambda p: p.pool(L.MaxPool)),
     "PadChannels": paddings(),
+    "Pad": st.builds(lambda shape, pad, n: Case(Network.build(shape, L.Pad(pad[:len(shape) - 1])), n, True),
+                     shapes((1, 2)), st.sampled_from((((1, 1), (2, 2)), ((0, 3), (1, 0)), ((0, 0), (0, 0)))),
+                     st.integers(1, 3)),
     "ReLU": anywhere(st.just(L.ReLU()), exact=True),
     "ScaledTanh": anywhere(st.builds(L.ScaledTanh, st.sampled_from((1.7159, 1.0, -0.5)), st.sampled_from((2 / 3, 3)))),
     "SiLU": anywhere(st.just(L.SiLU())),

@@ -137,12 +137,36 @@ def _conv(layer, p, x, **_):
                     dilation=tuple(w.dilation for w in axes), groups=layer.groups)
 
 
-def _pool(kinds, fill):
-    def pool(layer, p, x, **_):
-        x, axes = _padded(layer, x, fill)
-        return kinds[len(axes) - 1](x, tuple(w.size for w in axes), tuple(w.stride for w in axes))
+def _max_pool(layer, p, x, **_):
+    x, axes = _padded(layer, x, -torch.inf)
+    pool = (F.max_pool1d, F.max_pool2d)[len(axes) - 1]
+    return pool(x, *(tuple(getattr(w, name) for w in axes) for name in ("size", "stride")),
+                dilation=tuple(w.dilation for w in axes))
 
-    return pool
+
+def _avg_pool(layer, p, x, **_):
+    """By convolutions with ones: of the values, and of what is counted."""
+    padded, axes = _padded(layer, x)
+    counted = torch.ones_like(padded) if layer.count_include_pad else _padded(layer, torch.ones_like(x))[0]
+    convolve, channels = (F.conv1d, F.conv2d)[len(axes) - 1], x.shape[1]
+    ones = torch.ones((channels, 1, *(w.size for w in axes)), dtype=x.dtype)
+    options = {"stride": tuple(w.stride for w in axes), "dilation": tuple(w.dilation for w in axes),
+               "groups": channels}
+    return convolve(padded, ones, **options) / convolve(counted, ones, **options)
+
+
+def _shuffle(layer, p, x, **_):
+    return F.channel_shuffle(x if x.ndim > 2 else x[..., None], layer.groups).reshape(x.shape)
+
+
+def _pad(layer, p, x, **_):
+    sides = layer.sides((*x.shape[2:], x.shape[1]))
+    return F.pad(x, [side for pair in reversed(sides) for side in pair])
+
+
+def _affine(layer, p, x, **_):
+    per_channel = (1, -1, *(1,) * (x.ndim - 2))
+    return x * p["weight"].reshape(per_channel) + p["bias"].reshape(per_channel)
 
 
 def _batch_norm(layer, p, x, *, training, **_):
@@ -168,8 +192,11 @@ def _adaptive(layer, p, x, **_):
 TORCH = {
     "AdaptiveAvgPool": _adaptive,
     "Add": lambda layer, p, *xs, **_: sum(xs[1:], xs[0]),
-    "AvgPool": _pool((F.avg_pool1d, F.avg_pool2d), 0.0),
+    "Affine": _affine,
+    "AvgPool": _avg_pool,
     "BatchNorm": _batch_norm,
+    "ChannelShuffle": _shuffle,
+    "Clip": lambda layer, p, x, **_: torch.clamp(x, layer.low, layer.high),
     "Concat": lambda layer, p, *xs, **_: torch.cat(xs, 1),
     "Conv": _conv,
     "Dense": lambda layer, p, x, **_: F.linear(x, p["weight"], p.get("bias")),
@@ -181,7 +208,8 @@ TORCH = {
     "LRN": lambda layer, p, x, **_: F.local_response_norm(x if x.ndim > 2 else x[..., None], layer.size, layer.alpha,
                                                           layer.beta, layer.k).reshape(x.shape),
     "LeakyReLU": lambda layer, p, x, **_: F.leaky_relu(x, layer.slope),
-    "MaxPool": _pool((F.max_pool1d, F.max_pool2d), -torch.inf),
+    "MaxPool": _max_pool,
+    "Pad": _pad,
     "PadChannels": _pad_channels,
     "ReLU": lambda layer, p, x, **_: F.relu(x),
     "ScaledTanh": lambda layer, p, x, **_: layer.amplitude * torch.tanh(layer.slope * x),

@@ -7,7 +7,7 @@ formula. Dilation 1 is dense. One multiply-add (MAC) is one multiplication and o
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from numbers import Integral
 
@@ -59,6 +59,22 @@ class Window:
         """Input indices under the taps at an output position, padding included (below 0 or past the end)."""
         first = self.start(position)
         return range(first, first + self.reach, self.dilation)
+
+    def always_sees(self, n: int) -> bool:
+        """Whether at every position at least one tap lies on an axis of `n`, as pooling needs: padding has no value."""
+        padding = max(self.before, self.after)
+        return padding < self.reach and (padding == 0 or self.dilation <= n)
+
+    def rounded_up(self, n: int) -> Window:
+        """The window with as much padding after an axis of `n` as makes its output size round up, where it rounds down.
+
+        No position begins past the axis' last element for that (what PyTorch and ONNX call `ceil_mode`).
+        """
+        over = n + self.before + self.after - self.reach
+        last = -(-over // self.stride) * self.stride  # where the last window begins, counted from the padding
+        if last >= n + self.before or over % self.stride == 0:
+            return self
+        return replace(self, after=last + self.reach - n - self.before)
 
     def overhang(self, n: int) -> tuple[int, int]:
         """Zeros really read before and after an axis of `n` (a stride may leave some padding unread)."""

@@ -70,14 +70,16 @@ def conv_grad_weight(x, dy, kernel_size: Sizes, *, stride: Sizes = 1, padding: P
         return gradient.arrays["conv1.weight"].copy()
 
 
-def max_pool(x, size: Sizes, *, stride: Sizes | None = None, padding: Padding = 0) -> np.ndarray:
+def max_pool(x, size: Sizes, *, stride: Sizes | None = None, padding: Padding = 0, dilation: Sizes = 1) -> np.ndarray:
     """The largest value under each window, channel by channel; `stride` is `size` unless given. Padding never wins."""
-    return _forward(MaxPool(size, stride, padding), _array(x, "x"), {})
+    return _forward(MaxPool(size, stride, padding, dilation), _array(x, "x"), {})
 
 
-def avg_pool(x, size: Sizes, *, stride: Sizes | None = None, padding: Padding = 0) -> np.ndarray:
-    """The mean under each window, channel by channel, padding counted as zeros; `stride` is `size` unless given."""
-    return _forward(AvgPool(size, stride, padding), _array(x, "x"), {})
+def avg_pool(x, size: Sizes, *, stride: Sizes | None = None, padding: Padding = 0, dilation: Sizes = 1,
+             count_include_pad: bool = True) -> np.ndarray:
+    """The mean under each window, channel by channel; `stride` is `size` unless given. Padding counts as zeros, or not
+    at all without `count_include_pad`."""
+    return _forward(AvgPool(size, stride, padding, dilation, count_include_pad), _array(x, "x"), {})
 
 
 def _array(value, name: str) -> np.ndarray:

@@ -64,6 +64,19 @@ def leaky_relu(machine: Machine) -> Program:
     return pointwise("y", lambda x, slope: hl.select(x < f32(0), slope * x, x), ["x"], [slope])
 
 
+@kernel("clip")
+def clip(machine: Machine) -> Program:
+    low, high = (hl.Param(hl.Float(32), name) for name in ("low", "high"))
+    return pointwise("y", lambda x, low, high: hl.select(x < low, low, x > high, high, x), ["x"], [low, high])
+
+
+@kernel("clip_grad")
+def clip_grad(machine: Machine) -> Program:
+    low, high = (hl.Param(hl.Float(32), name) for name in ("low", "high"))
+    return pointwise("dx", lambda x, dy, low, high: hl.select((x < low) | (x > high), f32(0), dy), ["x", "dy"],
+                     [low, high])
+
+
 @kernel("leaky_relu_grad")
 def leaky_relu_grad(machine: Machine) -> Program:
     """From the input x, as a slope may be negative. The derivative at 0 is the slope."""

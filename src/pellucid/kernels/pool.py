@@ -1,7 +1,8 @@
 """Pooling: the maximum or the mean of each window, and the gradients to the input.
 
 Sizes, strides and padding are run-time scalars, so one kernel serves every pool; the usual sizes are
-specialised within it. The gradients gather: each input position asks the windows that cover it, in order, so
+specialised within it. Windows whose taps are not neighbours, and means that leave out padding, have kernels of their
+own from the same programs. The gradients gather: each input position asks the windows that cover it, in order, so
 nothing is added concurrently and every run gives the same bits.
 """
 
@@ -25,11 +26,22 @@ class Axis:
     size: hl.Param | int
     stride: hl.Param | int
     before: hl.Param | int
+    dilation: hl.Param | int = 1
 
     @classmethod
-    def parameters(cls, name: str) -> Axis:
-        """Run-time scalars `size_x`, `stride_x`, `before_x`."""
-        return cls(*(hl.Param(hl.Int(32), f"{field}_{name}") for field in ("size", "stride", "before")))
+    def parameters(cls, name: str, dilated: bool = False) -> Axis:
+        """Run-time scalars `size_x`, `stride_x`, `before_x`, and `dilation_x` if it is not 1."""
+        fields = ("size", "stride", "before", *(("dilation",) if dilated else ()))
+        return cls(*(hl.Param(hl.Int(32), f"{field}_{name}") for field in fields))
+
+    @property
+    def dilated(self) -> bool:
+        return not isinstance(self.dilation, int)
+
+    @property
+    def reach(self):
+        """Positions from the first tap to the last, both counted."""
+        return self.dilation * (self.size - 1) + 1 if self.dilated else self.size
 
     def start(self, position):
         """Input index under the first tap; negative inside the padding."""
@@ -38,7 +50,28 @@ class Axis:
     @property
     def covering(self):
         """The most windows that can cover one input position."""
-        return (self.size + self.stride - 1) // self.stride
+        return (self.reach + self.stride - 1) // self.stride
+
+    def ends(self, position, least, most):
+        """Numbers of the first and last tap that lie between two input indices."""
+        start = self.start(position)
+        first = hl.max((least - start + self.dilation - 1) // self.dilation, 0)
+        return first, hl.min((most - start) // self.dilation, self.size - 1)
+
+    def nearest(self, position, number, dimension):
+        """(number, input index) of the tap that lies in a dimension and is nearest to tap `number`."""
+        if not self.dilated:
+            index = within(self.start(position) + number, dimension)
+            return index - self.start(position), index
+        number = hl.clamp(number, *self.ends(position, dimension.min(), dimension.max()))
+        return number, within(self.start(position) + number * self.dilation, dimension)  # it is: this is for Halide
+
+    def tap(self, input_index, position):
+        """(whether an input lies under the window at or after its first tap, the number of its tap)."""
+        offset = input_index - self.start(position)
+        if not self.dilated:
+            return offset < self.size, offset
+        return (offset < self.reach) & (offset % self.dilation == 0), offset // self.dilation
 
     def window(self, position, number):
         """The output position of window `number` (0, 1, ... in order) of those that may cover an input position."""
@@ -49,10 +82,10 @@ class Axis:
         return (self.size == other.size) & (self.stride == other.stride) & (self.before == other.before)
 
 
-def axes() -> tuple[Axis, Axis, list]:
+def axes(dilated: bool = False) -> tuple[Axis, Axis, list]:
     """Both axes, and their scalars as a call gives them."""
-    x, y = Axis.parameters("x"), Axis.parameters("y")
-    return x, y, [x.size, y.size, x.stride, y.stride, x.before, y.before]
+    x, y = Axis.parameters("x", dilated), Axis.parameters("y", dilated)
+    return x, y, [x.size, y.size, x.stride, y.stride, x.before, y.before, *([x.dilation, y.dilation] * dilated)]
 
 
 def squares(x: Axis, y: Axis) -> list:
@@ -95,23 +128,24 @@ def schedule(machine: Machine, out: hl.Func, total: hl.Func, r: hl.RDom, taps, u
 
 @kernel("max_pool", BYTE)
 @kernel("max_pool_wide", WIDE)
-def max_pool(machine: Machine, index_type: hl.Type) -> Program:
+@kernel("max_pool_dilated", WIDE, True)
+def max_pool(machine: Machine, index_type: hl.Type, dilated: bool = False) -> Program:
     """y.0 = the largest value under the window; y.1 = which tap held it, counted row by row (the first, of equals).
 
     NaN beats every number.
     """
     x = blocked("x")
     c, X, Y, b, n = variables("c x y b n")
-    ax, ay, scalars = axes()
+    ax, ay, scalars = axes(dilated)
 
-    # The algorithm. A tap in the padding reads the nearest value of the image, and counts as that value's tap: it
-    # lies under the window too (the padding is smaller than the window), so maximum and first place stay the same.
+    # The algorithm. A tap in the padding reads the nearest tap that is in the image, and counts as that one: it lies
+    # under the window too (the padding is smaller than the window), so maximum and first place stay the same.
     r = hl.RDom([(0, ax.size), (0, ay.size)], "r")
 
     def tap(i, j):
         """(number, value) of the tap in column i, row j of the window."""
-        column, row = within(ax.start(X) + i, x.dim(1)), within(ay.start(Y) + j, x.dim(2))
-        return (row - ay.start(Y)) * ax.size + column - ax.start(X), x[c, column, row, b, n]
+        (i, column), (j, row) = ax.nearest(X, i, x.dim(1)), ay.nearest(Y, j, x.dim(2))
+        return j * ax.size + i, x[c, column, row, b, n]
 
     # The place stands before the value: Halide 21 writes a tuple's elements in turn, and the place is decided by
     # comparing with the value before.
@@ -145,16 +179,17 @@ def largest_of(values: list):
 
 
 @kernel("max_pool_inference")
-def max_pool_inference(machine: Machine) -> Program:
+@kernel("max_pool_dilated_inference", True)
+def max_pool_inference(machine: Machine, dilated: bool = False) -> Program:
     """y = the largest value under the window; its place is not kept."""
     x = blocked("x")
     c, X, Y, b, n = variables("c x y b n")
-    ax, ay, scalars = axes()
+    ax, ay, scalars = axes(dilated)
 
     # The algorithm, as above.
     r = hl.RDom([(0, ax.size), (0, ay.size)], "r")
     largest, y = hl.Func("largest"), hl.Func("y")
-    value = x[c, within(ax.start(X) + r.x, x.dim(1)), within(ay.start(Y) + r.y, x.dim(2)), b, n]
+    value = x[c, ax.nearest(X, r.x, x.dim(1))[1], ay.nearest(Y, r.y, x.dim(2))[1], b, n]
     largest[c, X, Y, b, n] = -hl.f32(float("inf"))
     largest[c, X, Y, b, n] = hl.select(beats(value, largest[c, X, Y, b, n]), value, largest[c, X, Y, b, n])
     y[c, X, Y, b, n] = largest[c, X, Y, b, n]
@@ -164,21 +199,21 @@ def max_pool_inference(machine: Machine) -> Program:
     return Program([y], [x, *scalars])
 
 
-def gather(machine: Machine, dy, share, scale, usual=USUAL) -> Program:
+def gather(machine: Machine, dy, share, scale, usual=USUAL, along=None) -> Program:
     """dx = scale * sum, over the windows that cover an input position, of their share of dy.
 
     `share(tap, c, column, row, b, n)` is what the window at an output position passes to the input under its tap
-    number `tap`; a `tap` of -1 says that the window does not cover the position.
+    number `tap`; a `tap` of -1 says that the window does not cover the position. `along` is what `axes` gives.
     """
     c, X, Y, b, n = variables("c x y b n")
-    ax, ay, scalars = axes()
+    ax, ay, scalars = along or axes()
 
     # The algorithm.
     def from_window(ax: Axis, ay: Axis, i, j):
         """The share of window (i, j) of those that may cover (X, Y)."""
         column, row = ax.window(X, i), ay.window(Y, j)
-        tap_x, tap_y = X - ax.start(column), Y - ay.start(row)
-        covers = inside(column, dy.dim(1)) & inside(row, dy.dim(2)) & (tap_x < ax.size) & (tap_y < ay.size)
+        (under_x, tap_x), (under_y, tap_y) = ax.tap(X, column), ay.tap(Y, row)
+        covers = inside(column, dy.dim(1)) & inside(row, dy.dim(2)) & under_x & under_y
         tap = hl.select(covers, tap_y * ax.size + tap_x, -1)
         return share(tap, c, within(column, dy.dim(1)), within(row, dy.dim(2)), b, n)
 
@@ -209,7 +244,8 @@ def gather(machine: Machine, dy, share, scale, usual=USUAL) -> Program:
 
 @kernel("max_pool_grad", BYTE)
 @kernel("max_pool_wide_grad", WIDE)
-def max_pool_grad(machine: Machine, index_type: hl.Type) -> Program:
+@kernel("max_pool_dilated_grad", WIDE, True)
+def max_pool_grad(machine: Machine, index_type: hl.Type, dilated: bool = False) -> Program:
     """dx = sum of dy over the windows whose maximum stood here (index: y.1 of max_pool).
 
     With `relu` the map x is that of a ReLU and dx the gradient to what stood before it: a maximum of 0 passes nothing.
@@ -220,7 +256,8 @@ def max_pool_grad(machine: Machine, index_type: hl.Type) -> Program:
         passed = (relu == 0) | (y[at] > 0.0)
         return hl.select((hl.cast(hl.Int(32), index[at]) == tap) & passed, dy[at], hl.f32(0))
 
-    program = gather(machine, dy, share, lambda total, taps: total, () if index_type == WIDE else USUAL)
+    program = gather(machine, dy, share, lambda total, taps: total, () if index_type == WIDE else USUAL,
+                     axes(dilated))
     return Program(program.outputs, [index, y, relu, *program.arguments])
 
 
@@ -256,3 +293,51 @@ def avg_pool(machine: Machine) -> Program:
     # The schedule.
     schedule(machine, y, total, r, ax.size * ay.size, squares(ax, ay))
     return Program([y], [x, *scalars])
+
+
+class Counted:
+    """Windows whose taps may lie apart, and which count their taps: all of them with `padding`, else those in the
+    image of `width` and `height`."""
+
+    def __init__(self):
+        self.x, self.y, scalars = axes(dilated=True)
+        self.padding, self.width, self.height = (hl.Param(hl.Int(32), name) for name in ("padding", "width", "height"))
+        self.scalars = [*scalars, self.padding, self.width, self.height]
+
+    def taps(self, column, row):
+        """How many a window counts, by its position."""
+        counts = [last - first + 1 for first, last in (self.x.ends(column, 0, self.width - 1),
+                                                       self.y.ends(row, 0, self.height - 1))]
+        return hl.select(self.padding != 0, self.x.size * self.y.size, counts[0] * counts[1])
+
+
+@kernel("avg_pool_counted")
+def avg_pool_counted(machine: Machine) -> Program:
+    """y = sum of the values under the window / the taps it counts. Summed in float64."""
+    x, of = blocked("x"), Counted()
+    c, X, Y, b, n = variables("c x y b n")
+
+    # The algorithm.
+    r = hl.RDom([(0, of.x.size), (0, of.y.size)], "r")
+    column, row = of.x.start(X) + r.x * of.x.dilation, of.y.start(Y) + r.y * of.y.dilation
+    value = x[c, within(column, x.dim(1)), within(row, x.dim(2)), b, n]
+    covered = inside(column, x.dim(1)) & inside(row, x.dim(2))
+    total, y = hl.Func("total"), hl.Func("y")
+    total[c, X, Y, b, n] = hl.f64(0)
+    total[c, X, Y, b, n] += hl.cast(hl.Float(64), hl.select(covered, value, hl.f32(0)))
+    y[c, X, Y, b, n] = divided(total[c, X, Y, b, n], of.taps(X, Y))
+
+    # The schedule.
+    schedule(machine, y, total, r, of.x.size * of.y.size)
+    return Program([y], [x, *of.scalars])
+
+
+@kernel("avg_pool_counted_grad")
+def avg_pool_counted_grad(machine: Machine) -> Program:
+    """dx = sum of dy / the taps its window counts, over the windows that cover this position."""
+    dy, of = blocked("dy"), Counted()
+
+    def share(tap, c, column, row, b, n):
+        return hl.select(tap >= 0, divided(dy[c, column, row, b, n], of.taps(column, row)), hl.f32(0))
+
+    return gather(machine, dy, share, lambda total, taps: total, (), (of.x, of.y, of.scalars))

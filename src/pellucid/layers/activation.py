@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import isfinite
+from math import inf, isfinite
 from typing import ClassVar
 
 from .. import reference
@@ -87,6 +87,36 @@ class LeakyReLU(_Pointwise):
 
     def kernel_text(self, shape) -> str:
         return f"slope {self.slope:g}"
+
+
+@dataclass(frozen=True)
+class Clip(_Pointwise):
+    """min(max(x, low), high), None being no bound; `Clip(0, 6)` is ReLU6.
+
+    The derivative at a bound is 1. Raises ValueError unless the bounds are finite numbers, the low one below the high.
+    """
+
+    low: float | None = None
+    high: float | None = None
+
+    def __post_init__(self):
+        super().__post_init__()
+        for name in ("low", "high"):
+            value = getattr(self, name)
+            number = isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
+            if value is not None and not number:
+                raise ValueError(f"{name} must be a finite number or None, got {value!r}")
+        if self.low is None and self.high is None:
+            raise ValueError("Clip needs a bound, low or high or both, got none")
+        if self.low is not None and self.high is not None and self.low >= self.high:
+            raise ValueError(f"low must be below high, got {self.low!r} and {self.high!r}")
+
+    def scalars(self) -> dict[str, float]:
+        return {"low": -inf if self.low is None else self.low, "high": inf if self.high is None else self.high}
+
+    def kernel_text(self, shape) -> str:
+        return " ".join(f"{name} {value:g}" for name, value in (("from", self.low), ("to", self.high))
+                        if value is not None)
 
 
 @dataclass(frozen=True)

@@ -173,7 +173,7 @@ def halves(followers: list[Layer]) -> bool:
     """Whether the next layer takes 2x2 maxima and leaves none out but a last odd row and column."""
     pool = followers[0] if followers else None
     return (type(pool).__name__ == "MaxPool" and pool.size in (2, (2, 2)) and pool.stride in (None, 2, (2, 2))
-            and pool.padding in (0, (0, 0), ((0, 0), (0, 0))))
+            and pool.padding in (0, (0, 0), ((0, 0), (0, 0))) and pool.dilation in (1, (1, 1)))
 
 
 def epilogue_gradient(b: Builder, y: Tensor, dy: Tensor, relu: bool, bias: bool) -> Tensor:

@@ -23,22 +23,25 @@ BYTE = 256  # in windows of up to so many taps, the place of the maximum fits in
 class Sliding:
     """A window that slides: `size` and `stride` are an integer or one an axis; `stride` None means `size`.
 
-    `padding` is what `geometry.windows` takes, smaller than the window on every side.
+    `padding` is what `geometry.windows` takes, smaller than the window on every side; `dilation` is the distance of
+    the window's taps.
     """
 
     size: Size
     stride: Size | None = None
     padding: Padding = 0
+    dilation: Size = 1
 
     def windows(self, shape: Shape) -> tuple[Window, ...]:
         """The window along each axis. Raises ValueError if it does not fit, or might see nothing but padding."""
         require_spatial(type(self).__name__, shape)
-        axes = windows(shape[:-1], self.size, self.size if self.stride is None else self.stride, self.padding)
-        for w in axes:
-            if max(w.before, w.after) >= w.size:
+        axes = windows(shape[:-1], self.size, self.size if self.stride is None else self.stride, self.padding,
+                       self.dilation)
+        for w, n in zip(axes, shape[:-1], strict=True):
+            if not w.always_sees(n):
                 raise ValueError(
                     f"pooling padding must be smaller than the window, got {(w.before, w.after)} for a window of "
-                    f"{w.size}: some windows would see nothing but padding"
+                    f"{w.reach} on {n}: some windows would see nothing but padding"
                 )
         if 0 in output_size(shape[:-1], axes):
             raise ValueError(
@@ -56,7 +59,7 @@ class Sliding:
     @property
     def options(self) -> dict:
         """The keywords of the functions in `reference`."""
-        return {"stride": self.stride, "padding": self.padding}
+        return {"stride": self.stride, "padding": self.padding, "dilation": self.dilation}
 
 
 @dataclass(frozen=True)
@@ -75,16 +78,27 @@ class MaxPool(Sliding, Layer):
 
 @dataclass(frozen=True)
 class AvgPool(Sliding, Layer):
-    """The mean of each window; padding counts as zeros, so every window divides by its full size."""
+    """The mean of each window. Padding counts as zeros, so that every window divides by its full size; without
+    `count_include_pad` (PyTorch's and ONNX's name) a window divides by the inputs that it sees."""
 
+    count_include_pad: bool = True
     short: ClassVar[str] = "pool"
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not isinstance(self.count_include_pad, bool):
+            raise ValueError(f"count_include_pad must be true or false, got {self.count_include_pad!r}")
+
+    @property
+    def options(self) -> dict:
+        return {**super().options, "count_include_pad": self.count_include_pad}
 
     def define(self, parameters, x, *, training=False, seed=0):
         y = reference.avg_pool(x, self.size, **self.options)
         return y, lambda dy: ([reference.avg_pool_grad(dy, x.shape[1:-1], self.size, **self.options)], {})
 
     def lower(self, b, x):
-        return _lower_avg(b, x, self.output_shape(x.logical), self.windows(x.logical))
+        return _lower_avg(b, x, self.output_shape(x.logical), self.windows(x.logical), self.count_include_pad)
 
 
 class Global:
@@ -186,12 +200,14 @@ class AdaptiveAvgPool(Layer):
 
 
 def _lower_max(b, x, output_shape: Shape, axes: tuple[Window, ...]):
-    y, scalars = b.tensor(output_shape), _scalars(axes)
+    y, scalars, dilated = b.tensor(output_shape), _scalars(axes), any(w.dilation > 1 for w in axes)
     if not b.needs_gradient(x):
-        b.call("max_pool_inference", x=x, y=y, **scalars)
+        kernel = "max_pool_dilated_inference" if dilated else "max_pool_inference"
+        b.call(kernel, x=x, y=y, **scalars, **(_dilations(axes) if dilated else {}))
         return y, lambda dy: [None]
-    wide = prod(w.size for w in axes) > BYTE
-    kernel = "max_pool_wide" if wide else "max_pool"
+    wide = prod(w.size for w in axes) > BYTE or dilated
+    kernel = "max_pool_dilated" if dilated else "max_pool_wide" if wide else "max_pool"
+    scalars |= _dilations(axes) if dilated else {}
     index = b.tensor(output_shape, "int32" if wide else "uint8")
     b.call(kernel, x=x, **{"y.0": y, "y.1": index}, **scalars)
 
@@ -204,15 +220,18 @@ def _lower_max(b, x, output_shape: Shape, axes: tuple[Window, ...]):
     return y, backward
 
 
-def _lower_avg(b, x, output_shape: Shape, axes: tuple[Window, ...]):
-    y, scalars = b.tensor(output_shape), _scalars(axes)
-    b.call("avg_pool", x=x, y=y, **scalars)
+def _lower_avg(b, x, output_shape: Shape, axes: tuple[Window, ...], count_include_pad: bool = True):
+    y, scalars, kernel = b.tensor(output_shape), _scalars(axes), "avg_pool"
+    if any(w.dilation > 1 for w in axes) or not count_include_pad and any(w.before or w.after for w in axes):
+        kernel = "avg_pool_counted"
+        scalars |= _dilations(axes) | {"padding": int(count_include_pad), "width": x.shape[1], "height": x.shape[0]}
+    b.call(kernel, x=x, y=y, **scalars)
 
     def backward(dy):
         if not b.needs_gradient(x):
             return [None]
         dx = b.like(x)
-        b.call("avg_pool_grad", dy=dy, dx=dx, **scalars)
+        b.call(kernel + "_grad", dy=dy, dx=dx, **scalars)
         return [dx]
 
     return y, backward
@@ -228,3 +247,8 @@ def _scalars(axes: tuple[Window, ...]) -> dict[str, int]:
     y, x = (Window(1),) * (2 - len(axes)) + axes
     return {"size_x": x.size, "size_y": y.size, "stride_x": x.stride, "stride_y": y.stride,
             "before_x": x.before, "before_y": y.before}
+
+
+def _dilations(axes: tuple[Window, ...]) -> dict[str, int]:
+    """The distances of taps, for the kernels that take them."""
+    return {"dilation_x": axes[-1].dilation, "dilation_y": axes[0].dilation if len(axes) == 2 else 1}

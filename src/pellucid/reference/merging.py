@@ -1,4 +1,5 @@
-"""Where branches meet: the sum of a residual block, and concatenation along the channels; channels taken and padded."""
+"""Where branches meet: the sum of a residual block, and concatenation along the channels. And what only rearranges:
+channels taken, padded and in another order, zeros around a map."""
 
 from __future__ import annotations
 
@@ -51,3 +52,28 @@ def pad_channels(x, channels: int) -> np.ndarray:
     """Zeros after the channels, up to so many. Its gradient is the first channels of `dy`."""
     x = float64(x)
     return concat(x, np.zeros((*x.shape[:-1], channels - x.shape[-1])))
+
+
+def channel_shuffle(x, groups: int) -> np.ndarray:
+    """The channels, seen as `groups` rows, read column by column: the first of each group, then the second of each.
+
+    (Zhang et al., "ShuffleNet", 2018, figure 1.) Its gradient is the shuffle by C / `groups`, which undoes it. Raises
+    ValueError unless `groups` divides the channels.
+    """
+    x = float64(x)
+    channels = x.shape[-1]
+    if groups < 1 or channels % groups:
+        raise ValueError(f"groups ({groups}) must divide the {channels} channels")
+    return np.swapaxes(x.reshape(*x.shape[:-1], groups, channels // groups), -1, -2).reshape(x.shape)
+
+
+def pad(x, padding: Sequence[tuple[int, int]]) -> np.ndarray:
+    """Zeros around (N, H, W, C) or (N, L, C): `padding` is a pair (before, after) a spatial axis."""
+    return np.pad(float64(x), [(0, 0), *padding, (0, 0)])
+
+
+def pad_grad(dy, padding: Sequence[tuple[int, int]]) -> np.ndarray:
+    """Gradient of `pad` to its input: `dy` without what stands over the zeros."""
+    dy = float64(dy)
+    inside = [slice(before, n - after) for (before, after), n in zip(padding, dy.shape[1:-1], strict=True)]
+    return dy[:, *inside]

@@ -36,6 +36,20 @@ def leaky_relu_grad(x, dy, slope: float = 0.01) -> np.ndarray:
     return np.where(float64(x) > 0, dy, slope * dy)
 
 
+def clip(x, low: float | None = None, high: float | None = None) -> np.ndarray:
+    """min(max(x, low), high); None is no bound."""
+    x = float64(x)
+    x = x if low is None else np.where(x < low, low, x)
+    return x if high is None else np.where(x > high, high, x)
+
+
+def clip_grad(x, dy, low: float | None = None, high: float | None = None) -> np.ndarray:
+    """`dy` where x lies within the bounds, the bounds included, 0 elsewhere."""
+    x, dy = float64(x), float64(dy)
+    dy = dy if low is None else np.where(x < low, 0, dy)
+    return dy if high is None else np.where(x > high, 0, dy)
+
+
 def sigmoid(x) -> np.ndarray:
     """1 / (1 + exp(-x)), written so that nothing overflows."""
     x = float64(x)
