@@ -5,6 +5,7 @@ from itertools import product
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -36,6 +37,30 @@ def test_a_window_takes_the_positions_found_by_trying_all(w, n):
     assert [list(w.inputs(o)) for o in range(w.output_size(n))] == expected
     assert [w.start(o) for o in range(w.output_size(n))] == [taps[0] for taps in expected]
     assert all(taps[-1] - taps[0] + 1 == w.reach for taps in expected)
+
+
+@settings(max_examples=300, deadline=None)
+@given(windows_drawn, lengths)
+def test_a_window_always_sees_the_axis_where_every_position_has_a_tap_on_it(w, n):
+    blind = [taps for taps in positions(w, n) if not any(0 <= i < n for i in taps)]
+    if w.always_sees(n):
+        assert not blind
+    elif not blind and positions(w, n):  # it may also say no where padding is merely wider than a window should have
+        assert max(w.before, w.after) >= w.reach or w.dilation > n
+
+
+@settings(max_examples=300, deadline=None)
+@given(windows_drawn, lengths, st.data())
+def test_rounding_up_is_pytorchs_ceil_mode(w, n, data):
+    padding = data.draw(st.integers(0, w.size // 2))
+    w = Window(w.size, w.stride, padding, padding, w.dilation)
+    if w.output_size(n) < 1:
+        return
+    x = torch.arange(float(n)).reshape(1, 1, n)
+    expected = F.max_pool1d(x, w.size, w.stride, padding, w.dilation, ceil_mode=True)
+    longer = w.rounded_up(n)
+    assert longer.output_size(n) == expected.shape[2]
+    assert (longer.before, longer.after >= w.after) == (w.before, True)
 
 
 @settings(max_examples=300, deadline=None)

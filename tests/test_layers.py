@@ -219,12 +219,33 @@ def test_ties_go_to_the_first_maximum():
 
 
 @pytest.mark.parametrize("channels", [1, 15, 16, 17, 33])
-@pytest.mark.parametrize("layer", [L.Sigmoid(), L.Softmax(), L.BatchNorm(), L.Dropout(0.5), L.GELU()], ids=repr)
+@pytest.mark.parametrize("layer", [L.Sigmoid(), L.Softmax(), L.BatchNorm(), L.Dropout(0.5), L.GELU(), L.Affine(),
+                                   L.Clip(0.5, 2), L.LRN(5, 1.0), L.ChannelShuffle(1)], ids=repr)
 def test_spare_lanes_reach_nobody(layer, channels):
     """After layers that turn 0 into something else, sums and convolutions still see the real channels only."""
     network = Network.build((4, 3, channels), Sequential(layer, L.Conv(18, 3, padding=1), layer, L.Conv(3, 1),
                                                          L.GlobalAvgPool(), layer, L.Dense(5)))
     agree(network, 3, channels, exact=False, training=True, tolerance=1e-4)
+
+
+@pytest.mark.parametrize(("make", "message"), [
+    (lambda: L.Clip(), "needs a bound"),
+    (lambda: L.Clip(2, 1), "low must be below high"),
+    (lambda: L.Clip(float("nan")), "finite number"),
+    (lambda: L.LRN(4), "odd number"),
+    (lambda: L.LRN(3, k=0), "k must be a number above 0"),
+    (lambda: L.LRN(3, alpha=-1.0), "alpha must be"),
+    (lambda: L.ChannelShuffle(0), "groups must be"),
+    (lambda: Network.build((4, 4, 5), L.ChannelShuffle(2)), "must divide"),
+    (lambda: L.Pad("same"), "depends on a window"),
+    (lambda: Network.build((4, 4, 5), L.Pad(((-1, 0), (0, 0)))), "padding must be"),
+    (lambda: Network.build((5,), L.Pad(1)), "needs an input of shape"),
+    (lambda: L.AvgPool(2, count_include_pad=1), "true or false"),
+    (lambda: Network.build((3, 3, 1), L.MaxPool(2, 1, 1, dilation=4)), "nothing but padding"),
+])
+def test_settings_that_no_layer_has_are_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
 
 
 # Dropout.
