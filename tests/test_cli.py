@@ -59,10 +59,11 @@ class TestHelp:
         done = pellucid(cwd=tmp_path)
         assert (done.returncode, done.stderr) == (0, "")
         assert "pellucid train digits" in done.stdout
-        for name in ("train", "evaluate", "predict", "summary", "data labels"):
+        for name in ("train", "evaluate", "predict", "summary", "data labels", "export", "import"):
             assert f"pellucid {name}" in done.stdout
 
-    @pytest.mark.parametrize("name", ["train", "evaluate", "predict", "summary", "data labels", "compare"])
+    @pytest.mark.parametrize("name", ["train", "evaluate", "predict", "summary", "data labels", "compare", "export",
+                                      "import"])
     def test_each_command_shows_examples(self, name, tmp_path):
         done = pellucid(*name.split(), "--help", cwd=tmp_path)
         assert (done.returncode, done.stderr) == (0, "")

@@ -9,7 +9,8 @@ import pytest
 
 import pellucid
 
-HEAVY = {"numpy", "scipy", "sklearn", "safetensors", "typer", "click", "rich", "PIL", "torch", "halide"}
+HEAVY = {"numpy", "scipy", "sklearn", "safetensors", "typer", "click", "rich", "PIL", "torch", "halide", "onnx",
+         "onnxruntime"}
 SOURCE = str(Path(pellucid.__file__).parents[1])
 
 

@@ -22,7 +22,7 @@ _NAMES = {
     "Preprocessing": "preprocessing",
     "TrainStep": "training.step",
     "fit": "training.fit",
-    "load": "model",
+    "load": "exchange",
     "set_threads": "processors",
     "threads": "processors",
 }
@@ -36,7 +36,8 @@ if TYPE_CHECKING:
     from . import calibration, data, evaluation, geometry, layers, network, ops, optim, reference, schedules, zoo
     from .engine.library import KernelError
     from .estimator import ImageClassifier
-    from .model import Model, load
+    from .exchange import load
+    from .model import Model
     from .network import Network
     from .preprocessing import Preprocessing
     from .processors import set_threads, threads

@@ -210,8 +210,8 @@ def evaluate(
     set_threads(threads)
     from . import cli_check, cli_evaluation
     from .evaluation import evaluate_on, scores
+    from .exchange import load
     from .files import csv_file
-    from .model import load
     from .training.run import RunFolder
 
     path = model_file(model)
@@ -260,7 +260,7 @@ def predict(
     check_csv(csv, model, *paths)
     set_threads(threads)
     from .cli_prediction import report
-    from .model import load
+    from .exchange import load
     from .prediction import predict_files
 
     file = model_file(model)
@@ -290,7 +290,7 @@ def summary(
     if is_model(network):
         if shape is not None or classes is not None:
             raise typer.BadParameter("--input and --classes are for a network's name; a model has its own")
-        from .model import load
+        from .exchange import load
 
         net = load(model_file(network)).network
     else:

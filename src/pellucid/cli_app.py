@@ -22,7 +22,8 @@ Pellucid: convolutional networks you can see through.
   pellucid data check DATA      find what is wrong with labelled images
   pellucid data labels DATA     list images whose label is probably wrong
   pellucid summary NET          list a network's layers, sizes and costs
-  pellucid import WEIGHTS       make a model of what other programs have trained
+  pellucid export MODEL         write a model for ONNX Runtime or PyTorch
+  pellucid import FILE          make a model of a network from elsewhere
 
 Try this first; it takes seconds and needs nothing else:
 

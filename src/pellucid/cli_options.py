@@ -22,12 +22,13 @@ Engine = Annotated[str | None, typer.Option(
     metavar="NAME", help="What computes: native, the compiled kernels, or torch, PyTorch.")]
 Device = Annotated[str | None, typer.Option(
     metavar="NAME", help="Where PyTorch computes: cpu, cuda or mps; a GPU by CUDA if there is one.")]
-ModelPath = Annotated[str, typer.Argument(metavar="MODEL", help="A .safetensors file or the folder of a run.")]
+ModelPath = Annotated[str, typer.Argument(
+    metavar="MODEL", help="A .safetensors or .onnx file, or the folder of a run.")]
 
 
 def is_model(text: str) -> bool:
     """Whether a text names a model on disk rather than a network."""
-    return text.endswith(".safetensors") or os.sep in text or Path(text).exists()
+    return text.endswith((".safetensors", ".onnx")) or os.sep in text or Path(text).exists()
 
 
 def model_file(text: str) -> Path:

@@ -24,7 +24,7 @@ __all__ = ["INPUT", "Concat", "Network", "Node", "Residual", "Sequential", "brie
 LARGEST = 2**31  # elements in one layer's output or one parameter
 MOST_NODES = 10_000
 LONGEST_NAME = 200
-_NAME = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*")
+NAME = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*")
 
 Field = tuple[ReceptiveField, ...] | None  # one an axis of the network's input; None: all of it
 
@@ -267,7 +267,7 @@ def _checked_output(node: Node, shapes: list[Shape], input_shape: Shape) -> Shap
 
 
 def _check_name(name, what: str) -> None:
-    if not isinstance(name, str) or len(name) > LONGEST_NAME or not _NAME.fullmatch(name):
+    if not isinstance(name, str) or len(name) > LONGEST_NAME or not NAME.fullmatch(name):
         raise ValueError(f"{what} must be letters, digits and underscores, parts joined by single dots, at most "
                          f"{LONGEST_NAME} characters, got {brief(name)}")
 

@@ -15,7 +15,8 @@ from .. import zoo
 from ..data import duplicates
 from ..data.check import brief
 from ..distributed import Processes
-from ..model import Model, load
+from ..exchange import load
+from ..model import Model
 from ..network import Network
 from ..optim import Optimiser
 from ..schedules import InTurn, OneCycle

@@ -1,0 +1,250 @@
+"""From a model to an ONNX graph: pixels in, calibrated probabilities out, and every layer an operator or a few.
+
+Maps are N, C, H, W within the graph. `pellucid.exchange.onnx.load` reads what is written here without loss.
+"""
+
+from __future__ import annotations
+
+import json
+from math import prod
+
+import numpy as np
+
+from ... import __version__
+from ...geometry import Window
+from ...layers.activation import Softmax
+from ...layers.base import Shape
+from ...model import Model
+from ...network import INPUT, Node
+from . import resizing
+from .proto import LARGEST_FILE, library
+
+IMAGES, PROBABILITIES = "images", "probabilities"  # what the graph reads and puts out
+BEGIN = "network/in"  # the value that the network's first layers read
+OPSET = 17  # that of ONNX Runtime 1.12 (2022), unless an operator needs a newer one
+ROOM = 2**24  # bytes left for everything but the parameters
+IR_VERSION = {17: 8, 19: 9, 20: 9}  # of the format, by operator set
+
+
+def to_proto(model: Model):
+    """The graph of a model as an `onnx.ModelProto`.
+
+    It reads `images`: uint8 (N, H, W, C) of any size where the model has preprocessing, else float32 as the network
+    reads them; and puts out `probabilities` (N, classes), float32, calibrated. N is free. The metadata hold the
+    class names (`classes`, a JSON list) and what else the model is (`pellucid`, JSON). Raises ValueError for a network
+    that classifies nothing, has a layer without an ONNX form, or is too large for the format.
+    """
+    model.require_classes()
+    if 4 * sum(p.size for p in model.network.parameters().values()) > LARGEST_FILE - ROOM:
+        raise ValueError("the parameters take more than the 2 GiB that an ONNX file of one part can hold")
+    onnx, w = library(), Writer(model)
+    end = w.layers(w.preprocess())
+    w.probabilities(end)
+    shape = model.network.input_shape
+    kind = onnx.TensorProto.UINT8 if model.preprocessing else onnx.TensorProto.FLOAT
+    if model.preprocessing and len(shape) == 3:
+        shape = "H", "W", shape[2]
+    graph = onnx.helper.make_graph(
+        w.nodes, "pellucid", [onnx.helper.make_tensor_value_info(IMAGES, kind, ["N", *shape])],
+        [onnx.helper.make_tensor_value_info(PROBABILITIES, onnx.TensorProto.FLOAT, ["N", len(model.classes)])],
+        w.constants)
+    proto = onnx.helper.make_model(
+        graph, producer_name="pellucid", producer_version=__version__, ir_version=IR_VERSION[w.opset],
+        opset_imports=[onnx.helper.make_opsetid("", w.opset)])
+    onnx.helper.set_model_props(proto, {"classes": json.dumps(model.classes), "pellucid": json.dumps({
+        "input_shape": list(model.network.input_shape), "begin": BEGIN, "end": end, "record": model.record,
+        "preprocessing": model.preprocessing and model.preprocessing.to_json(),
+        "calibration": model.calibration and model.calibration.to_json(),
+    })})
+    onnx.checker.check_model(proto)
+    return proto
+
+
+class Writer:
+    """The nodes and constants of a graph, as they are added."""
+
+    def __init__(self, model: Model):
+        self.model, self.network, self.parameters = model, model.network, model.parameters
+        self.onnx, self.opset = library(), OPSET
+        self.nodes, self.constants = [], []
+
+    def add(self, operator: str, inputs: list[str], name: str, output: str | None = None, **attributes) -> str:
+        """A node; returns the name of its value, which no parameter has: it ends in "/out"."""
+        output = output or f"{name}/out"
+        self.nodes.append(self.onnx.helper.make_node(operator, inputs, [output], name=name, **attributes))
+        return output
+
+    def constant(self, name: str, values, dtype=np.float32) -> str:
+        array = np.ascontiguousarray(values, dtype)
+        self.constants.append(self.onnx.numpy_helper.from_array(array.reshape(np.shape(values)), name))
+        return name
+
+    def parameter(self, node: Node, name: str) -> str:
+        return self.constant(f"{node.name}.{name}", self.parameters[f"{node.name}.{name}"])
+
+    def need(self, opset: int) -> None:
+        self.opset = max(self.opset, opset)
+
+    def preprocess(self) -> str:
+        """From the images to what the network reads, channels before places."""
+        x, rank = IMAGES, len(self.network.input_shape) + 1
+        if p := self.model.preprocessing:
+            if rank == 4:
+                x = resizing.resize(self, x, p.input_shape[:2], p.fit)
+            x = self.add("Cast", [x], "images/float", to=self.onnx.TensorProto.FLOAT)
+            x = self.add("Mul", [x, self.constant("images/scale", p.scale)], "images/scaled")
+            x = self.add("Add", [x, self.constant("images/shift", p.shift)], "images/shifted")
+        if rank == 2:
+            return self.add("Identity", [x], "network", BEGIN)
+        return self.add("Transpose", [x], "network", BEGIN, perm=[0, rank - 1, *range(1, rank - 1)])
+
+    def layers(self, begin: str) -> str:
+        """All layers; returns the name of the network's output."""
+        values = {INPUT: begin}
+        for node in self.network.nodes:
+            write = FORMS.get(type(node.layer).__name__)
+            if write is None:
+                raise ValueError(f"layer {node.name!r} ({type(node.layer).__name__}) has no ONNX form here")
+            values[node.name] = write(self, node, self.network.input_shapes(node)[0],
+                                      *(values[i] for i in node.inputs))
+        return values[self.network.output]
+
+    def probabilities(self, scores: str) -> None:
+        """From the network's output to the graph's."""
+        ends_in_softmax = isinstance(self.network.node(self.network.output).layer, Softmax)
+        calibration = self.model.calibration
+        if ends_in_softmax and not calibration:
+            self.add("Identity", [scores], PROBABILITIES, PROBABILITIES)
+            return
+        if ends_in_softmax:
+            scores = self.add("Log", [scores], "calibration/log")
+        if calibration:
+            temperature = self.constant("calibration/temperature", np.float32(calibration.temperature))
+            scores = self.add("Div", [scores, temperature], "calibration/scores")
+        self.add("Softmax", [scores], PROBABILITIES, PROBABILITIES, axis=1)
+
+
+# How each kind of layer is written: (writer, node, shape of its first input, names of its inputs) -> its value's name.
+
+
+def simple(operator: str, *fields: tuple[str, str, type], **constants):
+    """A layer that is an operator; `fields` are the layer's name for a setting, the operator's, and the type there."""
+    def write(w: Writer, node: Node, shape: Shape, *inputs: str) -> str:
+        settings = {theirs: kind(getattr(node.layer, ours)) for ours, theirs, kind in fields}
+        return w.add(operator, list(inputs), node.name, **settings, **constants)
+
+    return write
+
+
+def _sliding(axes: tuple[Window, ...]) -> dict:
+    return {"kernel_shape": [a.size for a in axes], "strides": [a.stride for a in axes],
+            "dilations": [a.dilation for a in axes],
+            "pads": [a.before for a in axes] + [a.after for a in axes]}
+
+
+def _conv(w: Writer, node: Node, shape: Shape, x: str) -> str:
+    inputs = [x, w.parameter(node, "weight"), *([w.parameter(node, "bias")] if node.layer.bias else [])]
+    return w.add("Conv", inputs, node.name, group=node.layer.groups, **_sliding(node.layer.windows(shape)))
+
+
+def _pool(operator: str):
+    def write(w: Writer, node: Node, shape: Shape, x: str) -> str:
+        axes, more = node.layer.windows(shape), {}
+        if any(max(a.before, a.after) >= a.size for a in axes):
+            raise ValueError(f"layer {node.name!r}: ONNX Runtime pads a pooling by less than the number of its taps")
+        if operator == "AveragePool":
+            more = {"count_include_pad": int(node.layer.count_include_pad)}
+            if any(a.dilation > 1 for a in axes):
+                w.need(19)
+        settings = _sliding(axes)
+        if operator == "AveragePool" and w.opset < 19:
+            del settings["dilations"]
+        return w.add(operator, [x], node.name, **settings, **more)
+
+    return write
+
+
+def _global_pool(operator: str):
+    def write(w: Writer, node: Node, shape: Shape, x: str) -> str:
+        return w.add("Flatten", [w.add(operator, [x], node.name)], f"{node.name}/flat", axis=1)
+
+    return write
+
+
+def _batch_norm(w: Writer, node: Node, shape: Shape, x: str) -> str:
+    names = [w.parameter(node, name) for name in ("weight", "bias", "running_mean", "running_var")]
+    return w.add("BatchNormalization", [x, *names], node.name, epsilon=node.layer.eps)
+
+
+def _dense(w: Writer, node: Node, shape: Shape, x: str) -> str:
+    inputs = [x, w.parameter(node, "weight"), *([w.parameter(node, "bias")] if node.layer.bias else [])]
+    return w.add("Gemm", inputs, node.name, transB=1)
+
+
+def _affine(w: Writer, node: Node, shape: Shape, x: str) -> str:
+    form = (-1, *(1,) * (len(shape) - 1))  # channels come before places
+    for operator, name, value in (("Mul", "weight", node.name), ("Add", "bias", f"{node.name}/shift")):
+        array = w.parameters[f"{node.name}.{name}"].reshape(form)
+        x = w.add(operator, [x, w.constant(f"{node.name}.{name}", array)], value)
+    return x
+
+
+def _clip(w: Writer, node: Node, shape: Shape, x: str) -> str:
+    bounds = [v if v is None else w.constant(f"{node.name}/{name}", np.float32(v))
+              for name, v in (("low", node.layer.low), ("high", node.layer.high))]
+    return w.add("Clip", [x, *(b or "" for b in bounds)], node.name)
+
+
+def _lrn(w: Writer, node: Node, shape: Shape, x: str) -> str:
+    """ONNX Runtime has it for images alone: others get axes for its sake."""
+    layer = node.layer
+    settings = {"size": layer.size, "alpha": float(layer.alpha), "beta": float(layer.beta), "bias": float(layer.k)}
+    if len(shape) == 3:
+        return w.add("LRN", [x], node.name, **settings)
+    axes = w.constant(f"{node.name}/axes", range(len(shape) + 1, 4), np.int64)
+    x = w.add("Unsqueeze", [x, axes], f"{node.name}/image")
+    return w.add("Squeeze", [w.add("LRN", [x], node.name, **settings), axes], f"{node.name}/back")
+
+
+def _silu(w: Writer, node: Node, shape: Shape, x: str) -> str:
+    return w.add("Mul", [x, w.add("Sigmoid", [x], node.name)], f"{node.name}/product")
+
+
+def _gelu(w: Writer, node: Node, shape: Shape, x: str) -> str:
+    w.need(20)
+    return w.add("Gelu", [x], node.name)
+
+
+def _sum(w: Writer, node: Node, shape: Shape, *inputs: str) -> str:
+    return w.add("Add" if len(inputs) == 2 else "Sum", list(inputs), node.name)
+
+
+def _pad(w: Writer, node: Node, shape: Shape, x: str) -> str:
+    before, after = zip(*node.layer.sides(shape), strict=True)
+    return w.add("Pad", [x, w.constant(f"{node.name}/sides", [0, 0, *before, 0, 0, *after], np.int64)], node.name)
+
+
+def _shuffle(w: Writer, node: Node, shape: Shape, x: str) -> str:
+    groups, (*places, channels) = node.layer.groups, shape
+    split = w.constant(f"{node.name}/split", [0, groups, channels // groups, *places], np.int64)
+    whole = w.constant(f"{node.name}/whole", [0, channels, *places], np.int64)
+    x = w.add("Reshape", [x, split], f"{node.name}/groups")
+    x = w.add("Transpose", [x], f"{node.name}/turned", perm=[0, 2, 1, *range(3, 3 + len(places))])
+    return w.add("Reshape", [x, whole], node.name)
+
+
+def _flatten(w: Writer, node: Node, shape: Shape, x: str) -> str:
+    return w.add("Flatten", [x], node.name, axis=1) if prod(shape[:-1]) != 1 or len(shape) > 1 else x
+
+
+FORMS = {
+    "Add": _sum, "Affine": _affine, "AvgPool": _pool("AveragePool"), "BatchNorm": _batch_norm,
+    "ChannelShuffle": _shuffle, "Clip": _clip, "Concat": simple("Concat", axis=1), "Conv": _conv, "Dense": _dense,
+    "Dropout": lambda w, node, shape, x: x,  # nothing at inference
+    "Flatten": _flatten, "GELU": _gelu, "GlobalAvgPool": _global_pool("GlobalAveragePool"),
+    "GlobalMaxPool": _global_pool("GlobalMaxPool"),
+    "LRN": _lrn,
+    "LeakyReLU": simple("LeakyRelu", ("slope", "alpha", float)), "MaxPool": _pool("MaxPool"), "Pad": _pad,
+    "ReLU": simple("Relu"), "SiLU": _silu, "Sigmoid": simple("Sigmoid"), "Softmax": simple("Softmax", axis=1),
+    "Tanh": simple("Tanh"),
+}

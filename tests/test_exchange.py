@@ -1,0 +1,326 @@
+"""Models written for other programs give the same answers there, and come back the same."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from test_cli import assert_one_line, pellucid
+
+from pellucid import Model, Preprocessing, data, exchange, zoo
+from pellucid.calibration import Calibration
+from pellucid.exchange import agreement, torch_source
+from pellucid.exchange import onnx as onnx_files
+from pellucid.layers import (
+    GELU,
+    LRN,
+    Affine,
+    AvgPool,
+    BatchNorm,
+    ChannelShuffle,
+    Clip,
+    Conv,
+    Dense,
+    Dropout,
+    Flatten,
+    GlobalAvgPool,
+    GlobalMaxPool,
+    LeakyReLU,
+    MaxPool,
+    Pad,
+    ReLU,
+    Sigmoid,
+    SiLU,
+    Softmax,
+    Tanh,
+)
+from pellucid.layers.base import LAYERS
+from pellucid.network import Concat, Network, Residual, Sequential
+
+onnx = pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+
+COLOURS = (12, 10, 3)
+EVERYTHING = [  # between them, every kind of layer, and every way of padding
+    Sequential(Pad(((1, 0), (0, 2))), Conv(12, 3, padding=((0, 1), (2, 0))), SiLU(), ChannelShuffle(3), LRN(3, 0.5),
+               AvgPool(3, 2, 1, count_include_pad=False), Affine(), Clip(-0.5, 6), GELU(), MaxPool(2, 1, dilation=2),
+               Concat(Conv(4, 1, bias=False), Conv(6, 3, padding=1)), BatchNorm(), LeakyReLU(0.2), Dropout(0.3),
+               GlobalMaxPool(), Dense(7), Softmax()),
+    Sequential(Conv(16, 3, stride=2, padding="same", groups=1), BatchNorm(), ReLU(),
+               Residual(Sequential(Conv(16, 3, padding=2, dilation=2, groups=16), Tanh())), Sigmoid(), Clip(high=0.7),
+               AvgPool((3, 2), 1, ((1, 1), (0, 1))), MaxPool(3, 2, ((1, 0), (2, 2))), Flatten(), Dense(24, bias=False),
+               BatchNorm(), ChannelShuffle(4), LRN(5), Affine(), Dense(7)),
+    Sequential(Conv(8, 3), ReLU(), GlobalAvgPool(), Dense(7)),
+]
+
+
+def pictures(count=40, shape=COLOURS, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (count, *shape), np.uint8)
+
+
+def model_of(body, seed=1, temperature=1.7):
+    images = pictures()
+    network = Network.build(COLOURS, body)
+    model = Model(network, seed, preprocessing=Preprocessing.from_images(images, fit="letterbox"),
+                  classes=[f"class {c}" for c in "abcdefg"], record={"seed": 3, "name": "test"})
+    rng = np.random.default_rng(seed)  # statistics and scales that do something
+    values = {name: (rng.uniform(0.5, 1.5, p.shape) if name.endswith(("var", "weight")) and p.ndim == 1
+                     else rng.normal(0, 0.5, p.shape) if p.ndim == 1 else p) for name, p in model.parameters.items()}
+    model.load_parameters({name: np.asarray(v, np.float32) for name, v in values.items()})
+    model.calibration = temperature and Calibration(temperature, 100, 0.3, 0.05)
+    return model
+
+
+def test_every_kind_of_layer_is_written():
+    from pellucid.exchange.onnx.exporter import FORMS
+
+    kinds = {name for name, kind in LAYERS.items() if kind.__module__.startswith("pellucid.")}
+    assert kinds == set(FORMS) == set(torch_source.FORMS)
+    used = {type(n.layer).__name__ for body in EVERYTHING for n in Network.build(COLOURS, body).nodes}
+    assert used == kinds
+
+
+@pytest.mark.parametrize("temperature", [None, 1.7])
+@pytest.mark.parametrize("body", EVERYTHING, ids=["one", "two", "three"])
+def test_onnx_runtime_and_pytorch_give_the_models_answers(body, temperature, tmp_path):
+    model, images = model_of(body, temperature=temperature), pictures(seed=5)
+    expected = model.predict(images)
+    assert len({int(c) for c in expected.argmax(axis=1)}) > 1 or np.ptp(expected[:, 0]) > 1e-3  # it tells them apart
+    for export, name in ((onnx_files.export, "m.onnx"), (torch_source.export, "m.py")):
+        found = export(model, tmp_path / name, ("noise", images))
+        assert (found.images, found.agreed) == (40, 40) and found.difference < 1e-5
+        alone = export(model, tmp_path / f"unchecked_{name}")
+        assert alone is None
+        assert (tmp_path / name).read_bytes() == (tmp_path / f"unchecked_{name}").read_bytes().replace(
+            b"unchecked_", b"")
+    answer = onnx_files.session(tmp_path / "m.onnx")
+    np.testing.assert_allclose(answer(images), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("body", EVERYTHING, ids=["one", "two", "three"])
+def test_what_was_exported_comes_back_the_same(body, tmp_path):
+    model, images = model_of(body), pictures(seed=6)
+    onnx_files.export(model, tmp_path / "m.onnx")
+    back = exchange.load(tmp_path / "m.onnx")
+    np.testing.assert_array_equal(back.predict(images), model.predict(images))
+    assert (back.classes, back.preprocessing, back.calibration, back.record) == (
+        model.classes, model.preprocessing, model.calibration, model.record)
+    assert {n: a.tolist() for n, a in back.parameters.items()} == {n: a.tolist() for n, a in model.parameters.items()}
+    back.save(tmp_path / "m.safetensors")
+    np.testing.assert_array_equal(exchange.load(tmp_path / "m.safetensors").predict(images), model.predict(images))
+
+
+@pytest.mark.parametrize("shape", [(9, 5), (12,)])
+def test_signals_and_features_go_both_ways(shape, tmp_path):
+    body = Sequential(Conv(6, 3, padding=1), MaxPool(2), ReLU(), Flatten(), Dense(3)) if len(shape) > 1 else \
+        Sequential(Dense(8), BatchNorm(), Tanh(), Dense(3))
+    model = Model(Network.build(shape, body), 2)
+    x = np.random.default_rng(3).standard_normal((5, *shape), np.float32)
+    onnx_files.export(model, tmp_path / "m.onnx")
+    expected = np.exp(model.log_probabilities(x))
+    np.testing.assert_allclose(onnx_files.session(tmp_path / "m.onnx")(x), expected, atol=1e-6)
+    back = exchange.load(tmp_path / "m.onnx")
+    np.testing.assert_array_equal(back.logits(x), model.logits(x))
+
+
+def test_networks_of_the_zoo_go_both_ways(tmp_path):
+    for name in zoo.names():
+        shape = (32, 32, 3) if "vgg" in name or "resnet" in name else (28, 28, 1)
+        network = zoo.build(name, input_shape=shape, classes=10)
+        if network.parameter_count > 15_000_000:
+            continue
+        model = Model(network, 0, preprocessing=Preprocessing.from_images(pictures(8, shape)))
+        found = onnx_files.export(model, tmp_path / f"{name}.onnx", ("noise", pictures(8, shape)))
+        assert found.images == 8  # and they agree, or it would have raised
+        assert exchange.load(tmp_path / f"{name}.onnx").network.parameters().keys() == network.parameters().keys()
+
+
+@pytest.mark.parametrize("fit", ["crop", "crop 16", "crop 23", "letterbox", "stretch"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_pictures_of_any_size_are_resized_in_the_graph_as_pillow_does(fit, channels, tmp_path):
+    """The network is the picture itself: each output is a pixel, so that a pixel that differs is seen."""
+    shape = (9, 14, channels)
+    size = int(np.prod(shape))
+    rng = np.random.default_rng(2)
+    model = Model(Network.build(shape, Sequential(Flatten(), Dense(size, bias=False))), 0,
+                  preprocessing=Preprocessing(shape, (0.0,) * channels, (1 / 25.5,) * channels, fit))
+    model.load_parameters({"dense1.weight": np.eye(size, dtype=np.float32)})
+    onnx_files.export(model, tmp_path / "m.onnx")
+    answer = onnx_files.session(tmp_path / "m.onnx")
+    for height, width in ((9, 14), (18, 28), (40, 31), (5, 6), (9, 200), (333, 21), (1, 7), (10, 15)):
+        pixels = rng.integers(0, 256, (height, width, channels), np.uint8)
+        picture = Image.fromarray(pixels[..., 0] if channels == 1 else pixels)
+        prepared = model.preprocessing.prepare(picture)
+        made = np.log(answer(pixels[None])[0])  # a tenth of the pixels, but for what all have in common
+        seen = (made - made.min()).reshape(channels, *shape[:2]).transpose(1, 2, 0) * 10
+        expected = prepared.astype(float) - prepared.min()
+        # Of tall pictures Pillow may resize the rows first, and of crops it rounds the box: then each pixel, and the
+        # least, may differ by one.
+        most = 0.02 if height <= width and fit != "crop" else 2.02
+        np.testing.assert_allclose(seen, expected, rtol=0, atol=most, err_msg=f"{height}x{width}")
+
+
+def test_a_state_dict_that_pytorch_reads_strictly(tmp_path):
+    model = model_of(EVERYTHING[1])
+    torch_source.export(model, tmp_path / "net.py")
+    state = load_file(tmp_path / "net.safetensors")
+    torch.testing.assert_close(state["conv1.weight"], torch.tensor(model.parameters["conv1.weight"]))
+    sys.path.insert(0, str(tmp_path))
+    try:
+        import net
+    finally:
+        sys.path.remove(str(tmp_path))
+        sys.modules.pop("net", None)
+    assert net.CLASSES == model.classes
+    images = pictures(4)
+    with torch.inference_mode():
+        np.testing.assert_allclose(net.load()(torch.from_numpy(images)).numpy(), model.predict(images), atol=1e-5)
+
+
+# What is not the same is not put there.
+
+
+def test_other_answers_are_an_error_and_nothing_is_written(tmp_path, monkeypatch):
+    model = model_of(EVERYTHING[2])
+    other = model_of(EVERYTHING[2], seed=9)
+    (tmp_path / "m.onnx").write_text("old")
+    true = agreement.compare
+    monkeypatch.setattr(agreement, "compare", lambda model, *rest: true(other, *rest))
+    for export, name in ((onnx_files.export, "m.onnx"), (torch_source.export, "m.py")):
+        with pytest.raises(ValueError, match="does not give the model's answers: on 40 images of noise"):
+            export(model, tmp_path / name, ("noise", pictures()))
+    assert [p.name for p in tmp_path.iterdir()] == ["m.onnx"]
+    assert (tmp_path / "m.onnx").read_text() == "old"
+
+
+def test_nan_is_no_agreement():
+    with pytest.raises(ValueError, match="differs by nan"):
+        agreement.Agreement("noise", 4, float("nan"), 4).require("it")
+
+
+def test_images_to_compare_on_come_from_the_run_or_are_asked_for():
+    digits = data.load("digits")
+    network = zoo.build("lenet", input_shape=(8, 8, 1), classes=10)
+    model = Model(network, 0, preprocessing=Preprocessing.from_images(digits.images), record={"source": "digits"})
+    name, images = agreement.images_for(model)
+    assert name == "digits" and images.shape == (512, 8, 8, 1) and images.dtype == np.uint8
+    model.record = {}
+    with pytest.raises(ValueError, match="--check DATA"):
+        agreement.images_for(model)
+    assert len(agreement.images_for(model, "digits")[1]) == 512
+
+
+# The command line.
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("exchange")
+    done = pellucid("train", "digits", "--net", "lenet", "--epochs", "1", "--out", "run", cwd=path)
+    assert done.returncode == 0, done.stderr
+    return path
+
+
+def test_export_checks_says_so_and_never_overwrites(folder):
+    done = pellucid("export", "run", "--to", "onnx", "--json", cwd=folder)
+    said = json.loads(done.stdout)
+    assert said["checked"] and said["labels_agreed"] == said["images"] == 512 and said["largest_difference"] < 1e-5
+    assert said["files"] == ["run/best.onnx"]
+    assert "exists already" in assert_one_line(pellucid("export", "run", "--to", "onnx", cwd=folder))
+    done = pellucid("export", "run", "--to", "torch", "--out", "net.py", cwd=folder)
+    assert done.returncode == 0 and "checked  in PyTorch on 512 images of digits: 512 labels agree" in done.stdout
+    assert (folder / "net.safetensors").exists()
+    done = pellucid("export", "run/best.safetensors", "--to", "onnx", "--out", "run/best.safetensors", cwd=folder)
+    assert "ends in .onnx" in assert_usage(done)
+    assert_usage(pellucid("export", "run", "--to", "coreml", cwd=folder))
+
+
+def assert_usage(done):
+    assert done.returncode == 2 and not done.stdout
+    return " ".join(done.stderr.split()).replace("│ ", "")
+
+
+def test_every_command_opens_an_onnx_file(folder):
+    onnx_files.export(exchange.load(folder / "run" / "best.safetensors"), folder / "again.onnx")
+    np.savez(folder / "some.npz", images=data.load("digits").images[:3])
+    told = {}
+    for file in ("again.onnx", "run/best.safetensors"):
+        done = [pellucid(*words, "--json", cwd=folder) for words in (
+            ("predict", file, "some.npz"), ("evaluate", file, "digits"), ("summary", file))]
+        assert [d.returncode for d in done] == [0, 0, 0], [d.stderr for d in done]
+        told[file] = [json.loads(d.stdout) for d in done]
+    for ours, theirs in zip(*told.values(), strict=True):
+        for one in (ours, theirs):
+            one.pop("model", None)
+        if "layers" in ours:
+            ours, theirs = ({k: v for k, v in one.items() if k != "layers"} for one in (ours, theirs))
+        assert ours == theirs
+
+
+def test_a_model_whose_data_are_unknown_is_written_and_said_to_be_unchecked(folder):
+    model = exchange.load(folder / "run" / "best.safetensors")
+    model.record = {}
+    model.save(folder / "bare.safetensors")
+    done = pellucid("export", "bare.safetensors", "--to", "onnx", "--json", cwd=folder)
+    assert done.returncode == 0 and json.loads(done.stdout)["checked"] is False
+    done = pellucid("export", "bare.safetensors", "--to", "onnx", "--out", "b.onnx", "--check", "none/", cwd=folder)
+    assert "no such file" in assert_one_line(done) and not (folder / "b.onnx").exists()
+    done = pellucid("export", "bare.safetensors", "--to", "onnx", "--out", "b.onnx", "--check", "digits", cwd=folder)
+    assert "checked  in ONNX Runtime on 512 images of digits" in done.stdout
+    done = pellucid("export", "bare.safetensors", "--to", "torch", "--out", "b.py", cwd=folder)
+    assert "checked  " not in done.stdout and "NOT checked" in done.stderr and "--check DATA" in done.stderr
+
+
+def test_import_tells_a_network_from_elsewhere_what_it_needs(folder):
+    module = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(144, 3))
+    w, b = (module[0].weight, module[0].bias), (module[3].weight, module[3].bias)
+    graph_of([("Conv", ["x", "w", "b"], {}), ("Relu", [None], {}), ("Flatten", [None], {}),
+              ("Gemm", [None, "v", "c"], {"transB": 1})], {"w": w[0], "b": w[1], "v": b[0], "c": b[1]},
+             ["N", 1, 8, 8], folder / "net.onnx")
+    (folder / "names.txt").write_text("left\nright\n\nnone\n")
+    done = pellucid("import", "net.onnx", "--out", "bare_net.safetensors", cwd=folder)
+    assert done.returncode == 0 and "give --mean and --std" in done.stderr, done.stderr
+    assert "no preprocessing" in assert_one_line(pellucid("predict", "net.onnx", "some.npz", cwd=folder))
+    done = pellucid("import", "net.onnx", "--out", "net_model.safetensors", "--mean", "0.5", "--std", "0.25",
+                    "--classes", "names.txt", cwd=folder)
+    assert done.returncode == 0 and not done.stderr
+    model, images = exchange.load(folder / "net_model.safetensors"), pictures(6, (8, 8, 1))
+    assert model.classes == ["left", "right", "none"]
+    with torch.inference_mode():
+        x = (torch.from_numpy(images).permute(0, 3, 1, 2) / 255 - 0.5) / 0.25
+        np.testing.assert_allclose(model.predict(images), torch.softmax(module(x), 1).numpy(), atol=1e-5)
+    assert_usage(pellucid("import", "net.onnx", "--out", "x.safetensors", "--mean", "grey", cwd=folder))
+    done = pellucid("import", "net.onnx", "--out", "net_model.safetensors", cwd=folder)
+    assert "exists already" in assert_one_line(done)
+    done = pellucid("import", "net.onnx", "--out", "x.safetensors", "--mean", "0.5,0.5", cwd=folder)
+    assert "mean must have one value for each of 1 channels" in assert_one_line(done)
+
+
+def graph_of(nodes, weights, shape, path):
+    """Write a chain of (operator, inputs, attributes), where None stands for the node before."""
+    made, last = [], "x"
+    for i, (operator, inputs, attributes) in enumerate(nodes):
+        inputs = [last if name is None else name for name in inputs]
+        last = f"value{i}"
+        made.append(onnx.helper.make_node(operator, inputs, [last], **attributes))
+    graph = onnx.helper.make_graph(
+        made, "g", [onnx.helper.make_tensor_value_info("x", 1, shape)],
+        [onnx.helper.make_tensor_value_info(last, 1, None)],
+        [onnx.numpy_helper.from_array(w.detach().numpy(), name) for name, w in weights.items()])
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8), path)
+
+
+def test_without_the_packages_it_says_what_to_install(tmp_path, monkeypatch):
+    model = model_of(EVERYTHING[2])
+    onnx_files.export(model, tmp_path / "m.onnx")
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(ImportError, match=r"need the package onnxruntime: pip install 'pellucid\[onnx\]'"):
+        onnx_files.export(model, tmp_path / "n.onnx", ("noise", pictures()))
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(ImportError, match=r"need the package onnx: pip install 'pellucid\[onnx\]'"):
+        exchange.load(tmp_path / "m.onnx")
