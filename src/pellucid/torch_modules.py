@@ -148,12 +148,40 @@ def _conv(layer, shape: Shape) -> nn.Module:
                     groups=layer.groups, bias=layer.bias, most=lambda w: w.before)
 
 
-def _pool(kinds: tuple):
-    return lambda layer, shape: _sliding(kinds, layer.windows(shape), most=lambda w: w.size // 2)
+@counterpart("MaxPool")
+def _maximum(layer, shape: Shape) -> nn.Module:
+    axes = layer.windows(shape)
+    return _sliding((MaxPool1d, MaxPool2d), axes, dilation=tuple(w.dilation for w in axes), most=lambda w: w.size // 2)
 
 
-counterpart("MaxPool")(_pool((MaxPool1d, MaxPool2d)))
-counterpart("AvgPool")(_pool((AvgPool1d, AvgPool2d)))
+@counterpart("AvgPool")
+def _average(layer, shape: Shape) -> nn.Module:
+    axes = layer.windows(shape)
+    if layer.count_include_pad and all(w.dilation == 1 for w in axes):
+        return _sliding((AvgPool1d, AvgPool2d), axes, most=lambda w: w.size // 2)
+    return Means(axes, shape[-1], layer.count_include_pad)
+
+
+class Means(nn.Module):
+    """Averages of any windows, by convolutions with ones: of the values, and of what is counted."""
+
+    def __init__(self, axes, channels: int, padding_counts: bool):
+        super().__init__()
+        self.sides = tuple(side for w in reversed(axes) for side in (w.before, w.after))
+        self.padding_counts, self.convolve = padding_counts, (F.conv1d, F.conv2d)[len(axes) - 1]
+        self.options = {"stride": tuple(w.stride for w in axes), "dilation": tuple(w.dilation for w in axes),
+                        "groups": channels}
+        self.form = (channels, 1, *(w.size for w in axes))
+
+    def forward(self, x):
+        ones, values = x.new_ones(self.form), F.pad(x, self.sides)
+        counted = torch.ones_like(values) if self.padding_counts else F.pad(torch.ones_like(x), self.sides)
+        return self.convolve(values, ones, **self.options) / self.convolve(counted, ones, **self.options)
+
+
+@counterpart("AdaptiveAvgPool")
+def _adaptive(layer, shape: Shape) -> nn.Module:
+    return (nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d)[len(shape) - 2](layer.size)
 
 
 @counterpart("GlobalAvgPool")
@@ -179,6 +207,46 @@ counterpart("Tanh")(lambda layer, shape: nn.Tanh())
 counterpart("SiLU")(lambda layer, shape: nn.SiLU())
 counterpart("GELU")(lambda layer, shape: nn.GELU())
 counterpart("Softmax")(lambda layer, shape: nn.Softmax(1))
+
+
+class Function(nn.Module):
+    """A function without parameters."""
+
+    def __init__(self, function: Callable):
+        super().__init__()
+        self.function = function
+
+    def forward(self, x):
+        return self.function(x)
+
+
+class Affine(nn.Module):
+    def __init__(self, channels: int):
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(torch.ones(channels)), nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x):
+        form = (1, -1) + (1,) * (x.ndim - 2)
+        return x * self.weight.view(form) + self.bias.view(form)
+
+
+def _with_positions(module: Callable) -> Callable:
+    """A function that also takes channels without positions."""
+    return lambda x: module(x) if x.ndim > 2 else module(x[..., None])[..., 0]
+
+
+counterpart("Affine")(lambda layer, shape: Affine(shape[-1]))
+counterpart("Clip")(lambda layer, shape: Function(lambda x: x.clamp(layer.low, layer.high)))
+counterpart("ScaledTanh")(lambda layer, shape: Function(lambda x: layer.amplitude * torch.tanh(layer.slope * x)))
+counterpart("LRN")(lambda layer, shape: Function(_with_positions(
+    lambda x: F.local_response_norm(x, layer.size, layer.alpha, layer.beta, layer.k))))
+counterpart("ChannelShuffle")(lambda layer, shape: Function(_with_positions(
+    lambda x: F.channel_shuffle(x, layer.groups))))
+counterpart("TakeChannels")(lambda layer, shape: Function(lambda x: x[:, list(layer.order)]))
+counterpart("PadChannels")(lambda layer, shape: Function(
+    lambda x: F.pad(x, [0, 0] * (x.ndim - 2) + [0, layer.channels - x.shape[1]])))
+counterpart("Pad")(lambda layer, shape: Function(
+    lambda x: F.pad(x, [side for pair in reversed(layer.sides(shape)) for side in pair])))
 
 
 class Add(nn.Module):

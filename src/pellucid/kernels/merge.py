@@ -84,21 +84,3 @@ def channel_slice(machine: Machine) -> Program:
     # The schedule.
     over_rows(y.bound(c, 0, BLOCK), order, pin(y.output_buffer()).dim(1).extent()).specialize(offset % BLOCK == 0)
     return Program([y], [x, count, offset])
-
-
-@kernel("channel_take")
-def channel_take(machine: Machine) -> Program:
-    """y = the channels of x that `source` (one integer for each lane of y) names; spare lanes, where it is -1, 0."""
-    x, source = blocked("x"), hl.ImageParam(hl.Int(32), 1, "source")
-    source.dim(0).set_min(0)
-    order = c, X, Y, b, n = variables("c x y b n")
-
-    # The algorithm.
-    lane = source[b * BLOCK + c]
-    channel = hl.clamp(lane, 0, (x.dim(3).max() + 1) * BLOCK - 1)
-    y = hl.Func("y")
-    y[order] = hl.select(lane < 0, f32(0), x[channel % BLOCK, X, Y, channel / BLOCK, n])
-
-    # The schedule.
-    over_rows(y.bound(c, 0, BLOCK), order, pin(y.output_buffer()).dim(1).extent())
-    return Program([y], [x, source])

@@ -49,13 +49,13 @@ class TakeChannels(Layer):
 
     def lower(self, b, x):
         y, channels = b.tensor(self.output_shape(x.logical)), x.shape[-1]
-        b.call("take_channels", x=x, y=y, sources=_sources(b, [[c] for c in self.order]))
+        b.call("take_channels", x=x, y=y, sources=sources(b, [[c] for c in self.order]))
 
         def backward(dy):
             if not b.needs_gradient(x):
                 return [None]
             dx, went = b.like(x), [[k for k, c in enumerate(self.order) if c == own] for own in range(channels)]
-            b.call("take_channels", x=dy, y=dx, sources=_sources(b, went))
+            b.call("take_channels", x=dy, y=dx, sources=sources(b, went))
             return [dx]
 
         return y, backward
@@ -102,9 +102,9 @@ def _number(value) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
-def _sources(b, lists: list[list[int]]) -> np.ndarray:
-    """For each channel, spare ones included, the channels it is the sum of; -1 for none."""
+def sources(b, lists) -> np.ndarray:
+    """For each channel, spare ones included, the channels it is the sum of, of which `lists` has a list; -1 for none."""
     table = np.full((blocks(len(lists)) * BLOCK, max(map(len, lists))), -1)
-    for k, sources in enumerate(lists):
-        table[k, :len(sources)] = sources
+    for k, own in enumerate(lists):
+        table[k, :len(own)] = own
     return b.constant(table)

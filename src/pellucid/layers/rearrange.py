@@ -41,23 +41,16 @@ class ChannelShuffle(Layer):
 
     def lower(self, b, x):
         y, source = b.like(x), np.arange(x.shape[2]).reshape(self.groups, -1).T.ravel()
-        b.call("channel_take", x=x, y=y, source=_lanes(b, source))
+        b.call("take_channels", x=x, y=y, sources=sources(b, source[:, None]))
 
         def backward(dy):
             if not b.needs_gradient(x):
                 return [None]
             dx = b.like(x)
-            b.call("channel_take", x=dy, y=dx, source=_lanes(b, np.argsort(source)))
+            b.call("take_channels", x=dy, y=dx, sources=sources(b, np.argsort(source)[:, None]))
             return [dx]
 
         return y, backward
-
-
-def _lanes(b, source: np.ndarray) -> np.ndarray:
-    """The channel that each lane of a value's blocks takes; -1 for spare ones."""
-    lanes = np.full(blocks(len(source)) * BLOCK, -1)
-    lanes[:len(source)] = source
-    return b.constant(lanes)
 
 
 @dataclass(frozen=True)
