@@ -19,6 +19,7 @@ from pellucid.exchange import onnx as onnx_files
 from pellucid.layers import (
     GELU,
     LRN,
+    AdaptiveAvgPool,
     Affine,
     AvgPool,
     BatchNorm,
@@ -33,10 +34,13 @@ from pellucid.layers import (
     LeakyReLU,
     MaxPool,
     Pad,
+    PadChannels,
     ReLU,
+    ScaledTanh,
     Sigmoid,
     SiLU,
     Softmax,
+    TakeChannels,
     Tanh,
 )
 from pellucid.layers.base import LAYERS
@@ -56,18 +60,22 @@ EVERYTHING = [  # between them, every kind of layer, and every way of padding
                AvgPool((3, 2), 1, ((1, 1), (0, 1))), MaxPool(3, 2, ((1, 0), (2, 2))), Flatten(), Dense(24, bias=False),
                BatchNorm(), ChannelShuffle(4), LRN(5), Affine(), Dense(7)),
     Sequential(Conv(8, 3), ReLU(), GlobalAvgPool(), Dense(7)),
+    Sequential(Conv(8, 3, padding=1, trainable=False), ScaledTanh(1.5, 0.7), PadChannels(11), AdaptiveAvgPool((6, 5)),
+               TakeChannels(((3, 1, 9), (0, 3, 7))), Conv(4, 3, groups=2), AdaptiveAvgPool((4, 3)), GlobalMaxPool(),
+               TakeChannels((3, 3, 0)), PadChannels(5), Dense(7)),
 ]
+NAMES = ["one", "two", "three", "four"]
 
 
 def pictures(count=40, shape=COLOURS, seed=0):
     return np.random.default_rng(seed).integers(0, 256, (count, *shape), np.uint8)
 
 
-def model_of(body, seed=1, temperature=1.7):
+def model_of(body, seed=1, temperature=1.7, tta=False):
     images = pictures()
     network = Network.build(COLOURS, body)
     model = Model(network, seed, preprocessing=Preprocessing.from_images(images, fit="letterbox"),
-                  classes=[f"class {c}" for c in "abcdefg"], record={"seed": 3, "name": "test"})
+                  classes=[f"class {c}" for c in "abcdefg"], record={"seed": 3, "name": "test"}, tta=tta)
     rng = np.random.default_rng(seed)  # statistics and scales that do something
     values = {name: (rng.uniform(0.5, 1.5, p.shape) if name.endswith(("var", "weight")) and p.ndim == 1
                      else rng.normal(0, 0.5, p.shape) if p.ndim == 1 else p) for name, p in model.parameters.items()}
@@ -85,10 +93,10 @@ def test_every_kind_of_layer_is_written():
     assert used == kinds
 
 
-@pytest.mark.parametrize("temperature", [None, 1.7])
-@pytest.mark.parametrize("body", EVERYTHING, ids=["one", "two", "three"])
-def test_onnx_runtime_and_pytorch_give_the_models_answers(body, temperature, tmp_path):
-    model, images = model_of(body, temperature=temperature), pictures(seed=5)
+@pytest.mark.parametrize("temperature, tta", [(None, False), (1.7, False), (None, True), (1.7, True)])
+@pytest.mark.parametrize("body", EVERYTHING, ids=NAMES)
+def test_onnx_runtime_and_pytorch_give_the_models_answers(body, temperature, tta, tmp_path):
+    model, images = model_of(body, temperature=temperature, tta=tta), pictures(seed=5)
     expected = model.predict(images)
     assert len({int(c) for c in expected.argmax(axis=1)}) > 1 or np.ptp(expected[:, 0]) > 1e-3  # it tells them apart
     for export, name in ((onnx_files.export, "m.onnx"), (torch_source.export, "m.py")):
@@ -102,17 +110,30 @@ def test_onnx_runtime_and_pytorch_give_the_models_answers(body, temperature, tmp
     np.testing.assert_allclose(answer(images), expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("body", EVERYTHING, ids=["one", "two", "three"])
-def test_what_was_exported_comes_back_the_same(body, tmp_path):
-    model, images = model_of(body), pictures(seed=6)
+@pytest.mark.parametrize("tta", [False, True])
+@pytest.mark.parametrize("body", EVERYTHING[:3], ids=NAMES[:3])
+def test_what_was_exported_comes_back_the_same(body, tta, tmp_path):
+    model, images = model_of(body, tta=tta), pictures(seed=6)
     onnx_files.export(model, tmp_path / "m.onnx")
     back = exchange.load(tmp_path / "m.onnx")
     np.testing.assert_array_equal(back.predict(images), model.predict(images))
-    assert (back.classes, back.preprocessing, back.calibration, back.record) == (
-        model.classes, model.preprocessing, model.calibration, model.record)
+    assert (back.classes, back.preprocessing, back.calibration, back.record, back.tta) == (
+        model.classes, model.preprocessing, model.calibration, model.record, tta)
     assert {n: a.tolist() for n, a in back.parameters.items()} == {n: a.tolist() for n, a in model.parameters.items()}
     back.save(tmp_path / "m.safetensors")
     np.testing.assert_array_equal(exchange.load(tmp_path / "m.safetensors").predict(images), model.predict(images))
+
+
+def test_channels_that_were_taken_come_back_as_products(tmp_path):
+    model, images = model_of(EVERYTHING[3]), pictures(seed=6)
+    onnx_files.export(model, tmp_path / "m.onnx")
+    np.testing.assert_allclose(exchange.load(tmp_path / "m.onnx").predict(images), model.predict(images), atol=1e-6)
+
+
+def test_parts_that_differ_in_size_are_refused(tmp_path):
+    model = model_of(Sequential(Conv(4, 3), AdaptiveAvgPool(3), Flatten(), Dense(7)))
+    with pytest.raises(ValueError, match="differ in size"):
+        onnx_files.export(model, tmp_path / "m.onnx")
 
 
 @pytest.mark.parametrize("shape", [(9, 5), (12,)])

@@ -64,7 +64,8 @@ class Network(nn.Module):
 
     def forward(self, images):
         """Probabilities (N, classes) for uint8 images (N, H, W, C)."""
-        scores = self.scores(self.prepare(images))
+        x = self.prepare(images)
+        scores = {scores}
         return {answer}
 
 
@@ -132,7 +133,11 @@ def source(model: Model, module: str) -> tuple[str, dict[str, str]]:
     for node in network.nodes:
         w.write(node)
     ends_in_softmax = isinstance(network.node(network.output).layer, Softmax)
-    scores = "scores.log() / TEMPERATURE" if ends_in_softmax else "scores / TEMPERATURE"
+    plain = ends_in_softmax and not model.calibration and not model.tta  # probabilities already
+    log = ".log()" * (ends_in_softmax and not plain)
+    scores = f"self.scores(x){log}"
+    if model.tta:  # the mean with the mirror image
+        scores = f"({scores} + self.scores(x.flip(3)){log}) / 2"
     height, width, channels = network.input_shape
     text = HEAD.format(
         version=__version__, module=module, weights=f"{module}.safetensors", size=f"{height}, {width}, {channels}",
@@ -140,7 +145,7 @@ def source(model: Model, module: str) -> tuple[str, dict[str, str]]:
         temperature=model.calibration.temperature if model.calibration else 1.0,
         modules="\n".join(f"        {line}" for line in w.modules) or "        pass",
         lines="\n".join(f"        {line}" for line in w.lines), output=w.values[network.output],
-        answer="scores" if ends_in_softmax and not model.calibration else f"torch.softmax({scores}, 1)")
+        scores=scores, answer="scores" if plain else "torch.softmax(scores / TEMPERATURE, 1)")
     return text, w.names
 
 
@@ -274,7 +279,16 @@ def _pad(w: Writer, node: Node, shape: Shape, a: str, x: str) -> str:
     return f"F.pad({x}, {tuple(sides)})"
 
 
+def _adaptive(w: Writer, node: Node, shape: Shape, a: str, x: str) -> str:
+    return f"F.adaptive_avg_pool{_axes(shape)}d({x}, {node.layer.size})"
+
+
+def _pad_channels(w: Writer, node: Node, shape: Shape, a: str, x: str) -> str:
+    return f"F.pad({x}, {(*(0, 0) * _axes(shape), 0, node.layer.channels - shape[-1])})"
+
+
 FORMS = {
+    "AdaptiveAvgPool": _adaptive,
     "Add": lambda w, node, shape, a, *xs: " + ".join(xs), "Affine": _affine, "AvgPool": _avg_pool,
     "BatchNorm": _batch_norm, "ChannelShuffle": _maps_only("F.channel_shuffle({x}, {groups})"),
     "Clip": function("torch.clamp({x}, {low}, {high})"),
@@ -283,6 +297,10 @@ FORMS = {
     "GELU": function("F.gelu({x})"), "GlobalAvgPool": _over_places("mean"), "GlobalMaxPool": _over_places("amax"),
     "LRN": _maps_only("F.local_response_norm({x}, {size}, {alpha}, {beta}, {k})"),
     "LeakyReLU": function("F.leaky_relu({x}, {slope})"), "MaxPool": _max_pool, "Pad": _pad,
-    "ReLU": function("torch.relu({x})"), "SiLU": function("F.silu({x})"), "Sigmoid": function("torch.sigmoid({x})"),
-    "Softmax": function("torch.softmax({x}, 1)"), "Tanh": function("torch.tanh({x})"),
+    "PadChannels": _pad_channels, "ReLU": function("torch.relu({x})"),
+    "ScaledTanh": function("{amplitude} * torch.tanh({slope} * {x})"), "SiLU": function("F.silu({x})"),
+    "Sigmoid": function("torch.sigmoid({x})"),
+    "Softmax": function("torch.softmax({x}, 1)"),
+    "TakeChannels": lambda w, node, shape, a, x: f"{x}[:, {list(node.layer.order)}]",
+    "Tanh": function("torch.tanh({x})"),
 }

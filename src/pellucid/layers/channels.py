@@ -103,7 +103,7 @@ def _number(value) -> bool:
 
 
 def sources(b, lists) -> np.ndarray:
-    """For each channel, spare ones included, the channels it is the sum of, of which `lists` has a list; -1 for none."""
+    """A list of channels for each channel, which is their sum, as a kernel reads it: -1 for none, in spare ones too."""
     table = np.full((blocks(len(lists)) * BLOCK, max(map(len, lists))), -1)
     for k, own in enumerate(lists):
         table[k, :len(own)] = own

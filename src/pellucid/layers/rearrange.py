@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from .. import reference
-from ..geometry import BLOCK, Padding, Window, blocks, windows
+from ..geometry import Padding, Window, windows
 from .base import Layer, Shape, require_spatial
+from .channels import sources
 
 
 @dataclass(frozen=True)

@@ -85,7 +85,7 @@ def session(path: str | os.PathLike) -> Callable[[np.ndarray], np.ndarray]:
 def renamed(model: Model, classes: Sequence[str]) -> Model:
     """The model with other names for its classes. Raises ValueError for another number of them, or one twice."""
     made = Model(model.network, None, preprocessing=model.preprocessing, classes=classes, record=model.record,
-                 calibration=model.calibration)
+                 calibration=model.calibration, tta=model.tta)
     made.load_parameters(model.parameters)
     return made
 
@@ -94,9 +94,9 @@ def _own(graph: Graph) -> Model:
     """The model that `export` made a graph of: what stands between the values that its metadata name."""
     described = parse_json(graph.metadata[MARK], "the metadata")
     classes = parse_json(graph.metadata.get(CLASSES, "null"), "the metadata")
-    keys = ("input_shape", "begin", "end", "preprocessing", "calibration", "record")
+    keys = ("input_shape", "begin", "end", "preprocessing", "calibration", "tta", "record")
     if not isinstance(described, dict) or set(described) != set(keys) or not all(
-            isinstance(described[k], str) for k in ("begin", "end")):
+            isinstance(described[k], str) for k in ("begin", "end")) or not isinstance(described["tta"], bool):
         raise ValueError(f"the metadata {MARK!r} must be an object of {', '.join(keys)}; export the model again")
     begin, end = described["begin"], described["end"]
     if not {begin, end} <= set(graph.makers):
@@ -109,7 +109,7 @@ def _own(graph: Graph) -> Model:
     model = Model(
         reader.network, None, classes=classes, record=described["record"],
         preprocessing=given["preprocessing"] and Preprocessing.from_json(given["preprocessing"]),
-        calibration=given["calibration"] and Calibration.from_json(given["calibration"]))
+        calibration=given["calibration"] and Calibration.from_json(given["calibration"]), tta=described["tta"])
     _fill(model, reader.parameters)
     return model
 

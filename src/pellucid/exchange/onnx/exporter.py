@@ -11,7 +11,8 @@ from math import prod
 import numpy as np
 
 from ... import __version__
-from ...geometry import Window
+from ...geometry import Window, per_axis
+from ...layers import TakeChannels
 from ...layers.activation import Softmax
 from ...layers.base import Shape
 from ...model import Model
@@ -54,7 +55,7 @@ def to_proto(model: Model):
     onnx.helper.set_model_props(proto, {"classes": json.dumps(model.classes), "pellucid": json.dumps({
         "input_shape": list(model.network.input_shape), "begin": BEGIN, "end": end, "record": model.record,
         "preprocessing": model.preprocessing and model.preprocessing.to_json(),
-        "calibration": model.calibration and model.calibration.to_json(),
+        "calibration": model.calibration and model.calibration.to_json(), "tta": model.tta,
     })})
     onnx.checker.check_model(proto)
     return proto
@@ -94,6 +95,11 @@ class Writer:
             x = self.add("Cast", [x], "images/float", to=self.onnx.TensorProto.FLOAT)
             x = self.add("Mul", [x, self.constant("images/scale", p.scale)], "images/scaled")
             x = self.add("Add", [x, self.constant("images/shift", p.shift)], "images/shifted")
+        if self.model.tta:  # the batch again, from right to left
+            start, end, axis, step = (self.constant(f"tta/{name}", [value], np.int64) for name, value in (
+                ("start", -1), ("end", -2**31), ("axis", 2), ("step", -1)))
+            x = self.add("Concat", [x, self.add("Slice", [x, start, end, axis, step], "tta/mirrored")], "tta/both",
+                         axis=0)
         if rank == 2:
             return self.add("Identity", [x], "network", BEGIN)
         return self.add("Transpose", [x], "network", BEGIN, perm=[0, rank - 1, *range(1, rank - 1)])
@@ -113,11 +119,15 @@ class Writer:
         """From the network's output to the graph's."""
         ends_in_softmax = isinstance(self.network.node(self.network.output).layer, Softmax)
         calibration = self.model.calibration
-        if ends_in_softmax and not calibration:
+        if ends_in_softmax and not calibration and not self.model.tta:
             self.add("Identity", [scores], PROBABILITIES, PROBABILITIES)
             return
         if ends_in_softmax:
             scores = self.add("Log", [scores], "calibration/log")
+        if self.model.tta:
+            form = self.constant("tta/form", [2, -1, len(self.model.classes)], np.int64)
+            scores = self.add("ReduceMean", [self.add("Reshape", [scores, form], "tta/pairs")], "tta/mean", axes=[0],
+                              keepdims=0)
         if calibration:
             temperature = self.constant("calibration/temperature", np.float32(calibration.temperature))
             scores = self.add("Div", [scores, temperature], "calibration/scores")
@@ -233,18 +243,50 @@ def _shuffle(w: Writer, node: Node, shape: Shape, x: str) -> str:
     return w.add("Reshape", [x, whole], node.name)
 
 
+def _adaptive(w: Writer, node: Node, shape: Shape, x: str) -> str:
+    sizes = per_axis(node.layer.size, len(shape) - 1, "size")
+    if any(n % size for n, size in zip(shape, sizes, strict=False)):
+        raise ValueError(f"layer {node.name!r}: ONNX has no mean over parts that differ in size")
+    if sizes == shape[:-1]:
+        return x
+    steps = [n // size for n, size in zip(shape, sizes, strict=False)]
+    return w.add("AveragePool", [x], node.name, kernel_shape=steps, strides=steps)
+
+
+def _channels(w: Writer, node: Node, shape: Shape, x: str) -> str:
+    """Channels taken or added, as a product with zeros and ones: what imports it needs no operator of its own."""
+    layer, channels = node.layer, shape[-1]
+    order = list(layer.order) if isinstance(layer, TakeChannels) else list(range(channels))
+    count = node.layer.output_shape(shape)[-1]
+    matrix = np.zeros((count, channels))
+    matrix[np.arange(len(order)), order] = 1
+    if len(shape) == 1:
+        return w.add("Gemm", [x, w.constant(f"{node.name}/taken", matrix)], node.name, transB=1)
+    ones = (1,) * (len(shape) - 1)
+    return w.add("Conv", [x, w.constant(f"{node.name}/taken", matrix.reshape(count, channels, *ones))], node.name)
+
+
+def _scaled_tanh(w: Writer, node: Node, shape: Shape, x: str) -> str:
+    slope = w.constant(f"{node.name}/slope", np.float32(node.layer.slope))
+    amplitude = w.constant(f"{node.name}/amplitude", np.float32(node.layer.amplitude))
+    x = w.add("Tanh", [w.add("Mul", [x, slope], f"{node.name}/scaled")], f"{node.name}/tanh")
+    return w.add("Mul", [x, amplitude], node.name)
+
+
 def _flatten(w: Writer, node: Node, shape: Shape, x: str) -> str:
     return w.add("Flatten", [x], node.name, axis=1) if prod(shape[:-1]) != 1 or len(shape) > 1 else x
 
 
 FORMS = {
-    "Add": _sum, "Affine": _affine, "AvgPool": _pool("AveragePool"), "BatchNorm": _batch_norm,
+    "AdaptiveAvgPool": _adaptive, "Add": _sum, "Affine": _affine, "AvgPool": _pool("AveragePool"),
+    "BatchNorm": _batch_norm,
     "ChannelShuffle": _shuffle, "Clip": _clip, "Concat": simple("Concat", axis=1), "Conv": _conv, "Dense": _dense,
     "Dropout": lambda w, node, shape, x: x,  # nothing at inference
     "Flatten": _flatten, "GELU": _gelu, "GlobalAvgPool": _global_pool("GlobalAveragePool"),
     "GlobalMaxPool": _global_pool("GlobalMaxPool"),
     "LRN": _lrn,
     "LeakyReLU": simple("LeakyRelu", ("slope", "alpha", float)), "MaxPool": _pool("MaxPool"), "Pad": _pad,
-    "ReLU": simple("Relu"), "SiLU": _silu, "Sigmoid": simple("Sigmoid"), "Softmax": simple("Softmax", axis=1),
+    "PadChannels": _channels, "ReLU": simple("Relu"), "ScaledTanh": _scaled_tanh, "SiLU": _silu,
+    "Sigmoid": simple("Sigmoid"), "Softmax": simple("Softmax", axis=1), "TakeChannels": _channels,
     "Tanh": simple("Tanh"),
 }
