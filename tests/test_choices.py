@@ -293,7 +293,7 @@ class TestRecipes:
     def test_networks_suit_the_images(self):
         names = {shape: recipes.networks(shape, recipes.RECIPES["standard"])[0] for shape in (
             (7, 9, 1), (8, 8, 1), (28, 28, 1), (32, 32, 3), (64, 48, 1))}
-        assert [name for name, _ in names.values()] == ["mlp", "lenet", "lenet", "convnet", "convnet"]
+        assert [name for name, _ in names.values()] == ["mlp", "lenet", "convnet", "convnet", "convnet"]
         for shape, (name, options) in names.items():
             assert zoo.build(name, input_shape=shape, classes=5, **options).output_shape == (5,)
 
