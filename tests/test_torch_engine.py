@@ -99,7 +99,7 @@ def test_a_layer_it_does_not_know_is_refused_by_name():
 
     network = Network((4, 4, 1), (Node("odd1", Unheard()),))
     del LAYERS["Unheard"]
-    with pytest.raises(ValueError, match="layer 'odd1': Unheard has no counterpart in PyTorch here; there are Add"):
+    with pytest.raises(ValueError, match="layer 'odd1': Unheard has no counterpart in PyTorch here; there are .*Add,"):
         NetworkModule(network)
 
 
@@ -114,7 +114,7 @@ def test_names_that_pytorch_has_no_room_for(name):
 
 # Shapes, and how far losses may be apart: in a deep network rounding takes a value or two to the other side of a ReLU,
 # and with it a part of the gradients of all layers before.
-ZOO = {"lenet": ((16, 16, 1), 2e-4), "convnet": ((16, 16, 3), 2e-4), "cifar_resnet18": ((16, 16, 3), 5e-3),
+ZOO = {"lenet": ((16, 16, 1), 2e-4), "convnet": ((16, 16, 3), 5e-3), "cifar_resnet18": ((16, 16, 3), 5e-3),
        "mlp": ((8, 8, 1), 2e-4)}
 
 

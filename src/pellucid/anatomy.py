@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 WIDTH = 80  # columns at most
 MOST = 16  # rows of a part; of longer ones the beginning and the end are shown
 
+Costs = tuple[dict[str, int], dict[str, int]]  # parameters and multiply-adds of each node
+
 
 def describe(network: Network) -> dict:
     """The anatomy of a network, as JSON.
@@ -28,19 +30,20 @@ def describe(network: Network) -> dict:
     of stride 1 with nothing but pointwise layers between: their parameters and multiply-adds, and those of the one
     convolution with the same receptive field, inputs and outputs. Equal ones are counted.
     """
-    return {"parts": _shares(network, lambda node: node.name.partition(".")[0]),
-            "kinds": _shares(network, lambda node: type(node.layer).__name__),
-            "fields": _growth(network), "stacks": _stacks(network)}
+    costs = network.parameter_counts, network.macs
+    return {"parts": _shares(network, costs, lambda node: node.name.partition(".")[0]),
+            "kinds": _shares(network, costs, lambda node: type(node.layer).__name__),
+            "fields": _growth(network), "stacks": _stacks(network, costs)}
 
 
-def _shares(network: Network, group) -> list[dict]:
-    counts, macs = network.parameter_counts, network.macs
+def _shares(network: Network, costs: Costs, group) -> list[dict]:
+    counts, macs = costs
     sums: dict[str, list[int]] = {}
     for node in network.nodes:
         total = sums.setdefault(group(node), [0, 0])
         total[0] += counts[node.name]
         total[1] += macs[node.name]
-    all_counts, all_macs = max(network.parameter_count, 1), max(sum(macs.values()), 1)
+    all_counts, all_macs = max(sum(counts.values()), 1), max(sum(macs.values()), 1)
     return [{"name": name, "parameters": p, "macs": m, "parameters_share": p / all_counts, "macs_share": m / all_macs}
             for name, (p, m) in sums.items() if p or m]
 
@@ -60,11 +63,11 @@ def _growth(network: Network) -> list[dict]:
     return rows
 
 
-def _stacks(network: Network) -> list[dict]:
+def _stacks(network: Network, costs: Costs) -> list[dict]:
     found: dict[tuple, dict] = {}
     for run in _runs(network):
         for nodes in _kept(run, network):
-            row = _compared(nodes, network)
+            row = _compared(nodes, network, costs)
             key = tuple(map(str, (row["kernels"], row["channels"], row["map"])))
             found.setdefault(key, {**row, "first": nodes[0].name, "times": 0})["times"] += 1
     return list(found.values())
@@ -120,9 +123,9 @@ def _size(node: Node, network: Network) -> int:
     return max(w.reach for w in node.layer.windows(network.shapes[node.inputs[0]]))
 
 
-def _compared(nodes: list[Node], network: Network) -> dict:
+def _compared(nodes: list[Node], network: Network, costs: Costs) -> dict:
     """A run of convolutions, and the one that sees as much."""
-    counts, macs = network.parameter_counts, network.macs
+    counts, macs = costs
     inputs = [network.shapes[n.inputs[0]] for n in nodes]
     axes = [n.layer.windows(shape) for n, shape in zip(nodes, inputs, strict=True)]
     # Later windows move in steps of the first one's stride; their own strides are 1.

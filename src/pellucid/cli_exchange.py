@@ -13,8 +13,6 @@ import typer
 from .cli_app import command
 from .cli_options import Json, ModelPath, checked, model_file, shape_of
 from .cli_terminal import printable, say, show, show_json
-from .cli_text import number, quoted
-from .summary import by
 
 if TYPE_CHECKING:
     from .model import Model
@@ -46,6 +44,7 @@ def export(
     if out is not None and not out.endswith(ENDINGS[to]):
         raise typer.BadParameter(f"--to {to} writes a file whose name ends in {ENDINGS[to]}, got {printable(out)}")
     from . import cli_check
+    from .cli_text import quoted
     from .exchange import agreement, load, onnx, torch_source
 
     path = model_file(model)
@@ -111,7 +110,9 @@ def import_(
       pellucid import resnet18-f37072fd.pth --net resnet18
       pellucid import net.onnx --classes names.txt --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225
     """
+    from .cli_text import number, quoted
     from .data.pictures import checked_fit
+    from .summary import by
 
     if (mean is None) != (std is None):
         raise typer.BadParameter("--mean and --std go together")

@@ -15,12 +15,14 @@ from .. import distributed, files, zoo
 from ..draw.scatter import Panel, scatter
 from ..model import Model
 from ..network import brief
+from ..optim import SGD
 from . import engines
 from .fit import fit
 from .plan import duration, whole
 from .progress import Progress
 from .setup import Setup
 from .trainer import Run
+from .whitening import whiten
 
 BATCHES = 4  # over which the norm of a gradient is averaged
 
@@ -179,6 +181,7 @@ def gradient_norms(setup: Setup, train: datasets.Part, trained: Model) -> tuple[
     it is. Dropout drops as in the first steps of the run."""
     network = setup.network
     start = Model(network, setup.seed, preprocessing=setup.preprocessing)
+    whiten(start, train.images)
     end = Model(network, None, preprocessing=setup.preprocessing)
     end.load_parameters(trained.parameters)
     norms = [_norms(setup, train, model) for model in (start, end)]
@@ -190,7 +193,7 @@ def gradient_norms(setup: Setup, train: datasets.Part, trained: Model) -> tuple[
 def _norms(setup: Setup, train: datasets.Part, model: Model) -> dict[str, float]:
     """The mean norm of the gradient to each layer's parameters."""
     # At a rate of zero a step moves no weights; what it does to running statistics, gradients while training ignore.
-    step = engines.choose().begin(model, replace(setup, optimizer=replace(setup.optimizer, lr=0.0)))
+    step = engines.choose().begin(model, replace(setup, optimizer=SGD(lr=0.0)))
     size, norms = setup.plan.batch_size, {}
     batches = range(min(BATCHES, len(train) // size))
     for i in batches:
