@@ -9,8 +9,9 @@ from shapes_data import CLASSES, pictures
 from test_fit import assert_same_tensors, interrupt_at, small, tensors
 
 from pellucid import data as datasets
-from pellucid import schedules, zoo
-from pellucid.layers import Dense, GlobalAvgPool
+from pellucid import optim, schedules, zoo
+from pellucid.cli import main
+from pellucid.layers import BatchNorm, Conv, Dense, Flatten, GlobalAvgPool, MaxPool, ReLU
 from pellucid.model import Model, load
 from pellucid.network import Network, Sequential
 from pellucid.optim import SGD
@@ -325,11 +326,66 @@ class TestRecipes:
         with pytest.raises(ValueError, match="best"):
             fit(small(), data, recipe="worst", out=False)
 
-    @pytest.mark.parametrize("name", ["mirror", "balance", "averaging"])
+    @pytest.mark.parametrize("name", ["mirror", "balance", "averaging", "tta"])
     @pytest.mark.parametrize("value", ["off", 0, 1])
     def test_yes_and_no_are_nothing_else(self, data, name, value):
         with pytest.raises(ValueError, match=name):
             fit(small(), data, out=False, **{name: value})
+
+
+class TestOptimizer:
+    @pytest.mark.parametrize("body, muon", [
+        (Sequential(Conv(4, 3), BatchNorm(), ReLU(), Conv(4, 3), MaxPool(2), BatchNorm(), Flatten(), Dense(3)), True),
+        (Sequential(Conv(4, 3, trainable=False), ReLU(), Conv(4, 3), BatchNorm(), Flatten(), Dense(3)), True),
+        (Sequential(Conv(4, 3), ReLU(), BatchNorm(), Flatten(), Dense(3)), False),
+        (Sequential(Conv(4, 3), BatchNorm(), Conv(4, 3), Flatten(), Dense(3)), False),
+        (Sequential(Flatten(), Dense(4), BatchNorm(), Dense(3)), False),
+    ])
+    def test_muon_is_for_convolutions_that_are_normalised(self, body, muon):
+        network, made = Network.build((8, 8, 1), body), plan.Plan(128, 10, 400)
+        found = recipes.optimizer(network, made)
+        assert isinstance(found, optim.Muon if muon else optim.SGD)
+        assert isinstance(recipes.optimizer(network, made, new=False), optim.SGD)
+        highest = max(recipes.optimizer(network, made, 0.07).rate(step) for step in range(400))
+        assert highest == pytest.approx(0.07, rel=1e-3)
+
+    def test_of_networks_of_the_zoo(self):
+        chosen = {name: type(recipes.optimizer(zoo.build(name, input_shape=(32, 32, 3)), plan.Plan(16, 9, 90)))
+                  for name in ("convnet", "resnet20", "cifar_vgg", "lenet", "vgg11")}
+        assert chosen == {"convnet": optim.Muon, "resnet20": optim.Muon, "cifar_vgg": optim.Muon, "lenet": optim.SGD,
+                          "vgg11": optim.SGD}
+
+
+class TestTTA:
+    @pytest.mark.parametrize("options, expected", [
+        ({"mirror": True}, True), ({"mirror": False}, False), ({"mirror": True, "tta": False}, False),
+        ({"mirror": False, "tta": True}, True)])
+    def test_goes_with_mirroring_unless_asked(self, data, options, expected, tmp_path):
+        run = fit(small(), data, epochs=1, out=tmp_path / "run", **options)
+        assert run.model.tta is run.setup.tta is expected
+        more = fit(data=data, out=tmp_path / "run", resume=True, epochs="+1")
+        assert more.model.tta is expected and load(tmp_path / "run" / "best.safetensors").tta is expected
+
+    def test_the_command_line(self, monkeypatch, tmp_path):
+        monkeypatch.chdir(tmp_path)
+        with pytest.raises(SystemExit) as ended:
+            main(["train", "digits", "--epochs", "1", "--tta", "--out", "run"])
+        assert ended.value.code == 0 and load("run/best.safetensors").tta
+
+
+@pytest.mark.parametrize("stop", [3, 9])
+def test_what_is_chosen_by_itself_resumes_to_the_bit(tmp_path, stop):
+    """Whitening, Muon, averaging and test-time augmentation together."""
+    images, labels = pictures(300, size=16, seed=3)
+    data = datasets.to_dataset("few", np.repeat(images, 3, axis=3), labels, classes=CLASSES)
+    network = zoo.build("convnet", input_shape=(16, 16, 3), classes=3, width=4)
+    settings = dict(epochs=40, batch_size=64, mirror=True, seed=2, patience=0)
+    whole = fit(network, data, **settings, out=tmp_path / "whole")
+    assert isinstance(whole.setup.optimizer, optim.Muon) and whole.setup.tta
+    fit(network, data, **settings, out=tmp_path / "parts", progress=interrupt_at(stop))
+    fit(data=data, out=tmp_path / "parts", resume=True)
+    for name in ("best.safetensors", "last.safetensors"):
+        assert_same_tensors(tmp_path / "whole" / name, tmp_path / "parts" / name)
 
 
 def test_images_of_less_than_8_pixels_are_too_small_for_a_convnet():

@@ -374,10 +374,17 @@ class TestPlan:
         assert plan.batch_size(count) == size
 
     def test_little_time_makes_smaller_batches(self):
-        made = plan.with_enough_steps(plan.Plan(512, 100, 60), 51_300)
-        assert made == plan.Plan(128, 400, 240)
-        assert plan.with_enough_steps(plan.Plan(512, 100, 200), 51_300).batch_size == 512
-        assert plan.with_enough_steps(plan.Plan(64, 3, 2), 200) == plan.Plan(16, 12, 8)
+        """As far as more of them fit: where each step takes a time of its own, fewer images do."""
+        def made(seconds, fixed):
+            pace = plan.Pace(1.0, 0.0, 0.0, batch=512, fixed=fixed)
+            found = plan.plan_with_enough_steps(plan.Plan(512, 100, 9), 51_300, seconds, pace)
+            assert found.steps * pace.at(found.batch_size).step <= seconds
+            return found.batch_size, found.steps
+
+        assert made(300, 0.0) == (512, 276)
+        assert made(65.3, 0.0) == (128, 240)
+        assert made(65.3, 0.9) == (512, 60)
+        assert made(1.1, 0.0) == (16, 32)
 
     def test_last_epoch_may_be_short(self):
         made = plan.Plan(batch_size=4, epoch_steps=10, steps=23)

@@ -104,13 +104,22 @@ def test_resuming_is_not_having_stopped():
         np.testing.assert_array_equal(other.parameters[name], values, name)
 
 
+def test_what_is_not_to_move_stays():
+    model = Model(Network.build((6, 6, 3), BODY), 1)
+    before = {n: p.copy() for n, p in model.parameters.items()}
+    step = TrainStep(model, 8, optim.Muon(0.1), factors={"conv2.weight": 0.0})
+    step(*batch(0))
+    np.testing.assert_array_equal(model.parameters["conv2.weight"], before["conv2.weight"])
+    assert not np.array_equal(model.parameters["conv1.weight"], before["conv1.weight"])
+
+
 def test_it_is_data():
     optimizer = optim.Muon(schedules.Cosine(0.1, 10), momentum=0.7, iterations=4)
     assert optim.from_json(optimizer.to_json()) == optimizer
 
 
 @pytest.mark.parametrize("wrong", [{"lr": -1}, {"momentum": 1}, {"iterations": 0}, {"iterations": True},
-                                   {"others": -0.1}, {"other_momentum": 1.0}])
+                                   {"others": -0.1}, {"other_momentum": 1.0}, {"other_momentum": 0}])
 def test_what_cannot_be_is_refused(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         optim.Muon(**wrong)

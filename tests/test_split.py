@@ -175,3 +175,13 @@ def test_too_few_beside_what_the_source_brings():
     refused(lambda: split(own), "class 'c0' has 1 image outside its validation images, but training and test need one")
     both = replace(data, test_images=data.images[:3], test_labels=data.labels[:3], validation=np.arange(2))
     refused(lambda: split(both), "every validation image is also a test image")
+
+
+def test_validation_takes_no_more_than_it_needs():
+    """A tenth of the images, at most 2,000, or 20 a class where that is more."""
+    images = np.arange(30_000, dtype="<u4").view(np.uint8).reshape(30_000, 2, 2, 1)
+    for classes, expected in ((10, 2000), (150, 3000), (140, 2800)):
+        labels = (np.arange(30_000) % classes).astype(np.int32)
+        tests = {"test_images": images[:classes] + 200, "test_labels": labels[:classes]}
+        parts = split(Dataset("many", images, labels, [str(c) for c in range(classes)], **tests), 0)
+        assert len(parts.validation) == expected and len(parts.train) > 26_900

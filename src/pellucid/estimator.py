@@ -27,6 +27,7 @@ from .training.plan import Plan
 from .training.recipes import networks, optimizer, recipe_of
 from .training.setup import peak
 from .training.step import Diverged, TrainStep
+from .training.whitening import LEAST_IMAGES, whiten
 
 LEAST_SIDE = 8  # pixels: the smallest square that rows are taken for, and the smallest image that is convolved
 HIDDEN = (64, 64)  # layers of the default network for what is no such image
@@ -108,6 +109,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
         if budget is not None:
             pace = _pace(data, network, plan, self.label_smoothing)
             plan = planning.plan_for_time(plan, budget - (perf_counter() - started), pace)
+        whiten(model, data.some())
         step = TrainStep(model, plan.batch_size, optimizer(network, plan, lr),
                          label_smoothing=self.label_smoothing, seed=seed)
         history = self._train(step, data, plan)
@@ -202,6 +204,11 @@ class _Training:
             if self.augmentation != augment.Augmentation():
                 images = change(images - background, chosen) + background
             yield images, self.labels[chosen]
+
+    def some(self) -> np.ndarray:
+        """A few samples as the network reads them, by which first layers are set."""
+        chosen = np.linspace(0, len(self.X) - 1, min(len(self.X), LEAST_IMAGES)).round().astype(np.int64)
+        return _standardised(self.X[chosen], self.shape, self.scaler)
 
     def preprocessing(self) -> Preprocessing | None:
         """That of the model for uint8 images: where X holds pixels by the rules of `data.arrays`, else None."""

@@ -1,13 +1,15 @@
 """Muon's step for the filters of a convolution: along the orthogonal matrix that is nearest to the gradient.
 
 Only matrix products, which NumPy's BLAS computes, one thread a layer: the order in which numbers are added does not
-depend on the number of threads.
+depend on the number of threads. (Where the BLAS is one that `threadpoolctl` does not know, such as Apple's, that is as
+the BLAS has it.)
 """
 
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from math import sqrt
+from threading import Lock
 
 import numpy as np
 
@@ -17,6 +19,8 @@ from . import processors
 # 1.2, which is near enough.
 CUBIC = 3.4445, -4.7750, 2.0315
 TINY = np.float32(1e-7)
+
+_LIMIT = Lock()  # the number of BLAS's threads is one for the whole process
 
 
 class Muon:
@@ -40,7 +44,7 @@ class Muon:
             from threadpoolctl import ThreadpoolController  # looks for libraries, when all are loaded
 
             self._blas = ThreadpoolController().select(user_api="blas")
-        with self._blas.limit(limits=1):
+        with _LIMIT, self._blas.limit(limits=1):
             for _ in (self._pool.map if self._pool else map)(lambda layer: layer.step(lr), self._layers):
                 pass
 
@@ -63,6 +67,8 @@ class _Layer:
         m += self.gradient
         np.multiply(m, self.momentum, out=x)
         x += self.gradient
+        if not lr * self.factor:  # what is not to move keeps its norm, too
+            return
         orthogonalise(x, self.iterations, self.spare, self.square, self.fourth)
         w *= self.norm / max(np.float32(np.linalg.norm(w)), TINY)
         x *= np.float32(lr * self.factor)

@@ -191,7 +191,8 @@ class Muon(Optimiser):
     networks", 2024, with the fixed norm of filters that airbench's record runs on CIFAR-10 have.) A fixed norm fits
     filters that batch normalisation follows, for which their scale does not matter.
 
-    Raises ValueError unless lr and others >= 0, both momenta are in [0, 1) and iterations is a positive integer.
+    Raises ValueError unless lr and others >= 0, 0 <= momentum < 1, 0 < other_momentum < 1 and iterations is a positive
+    integer.
     """
 
     lr: Rate = 0.24
@@ -203,7 +204,9 @@ class Muon(Optimiser):
     def __post_init__(self):
         self._check_rate()
         self._check("momentum", 0, 1)
-        self._check("other_momentum", 1e-6, 1)
+        self._check("other_momentum", 0, 1)
+        if not self.other_momentum:
+            raise ValueError("other_momentum must be above 0: Nesterov's look-ahead is along the momentum")
         self._check("others", 0, float("inf"))
         if not isinstance(self.iterations, int) or isinstance(self.iterations, bool) or self.iterations < 1:
             raise ValueError(f"iterations must be a positive integer, got {self.iterations!r}")

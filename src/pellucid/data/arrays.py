@@ -17,6 +17,7 @@ import numpy as np
 
 from .dataset import DataError, Dataset
 
+MOST_CLASSES = 100_000  # that labels may number
 _BLOCK = 2**22  # values looked at together, so that checks take little memory beside the data
 
 
@@ -173,6 +174,9 @@ def _to_labels(
             raise DataError(f"{what} hold {high}, the first at image {int(np.argmax(labels))}; with {len(classes)} "
                             f"classes labels run from 0 to {len(classes) - 1}")
         return labels.astype(np.int32), list(classes)
+    if high >= MOST_CLASSES:
+        raise DataError(f"{what} hold {high}, the first at image {int(np.argmax(labels))}; there can be at most "
+                        f"{MOST_CLASSES:,} classes, numbered from 0")
     present = np.unique(labels)
     if len(present) != high + 1 and not gaps:
         gap = int(np.argmax(present != np.arange(len(present))))

@@ -59,6 +59,10 @@ class Conv(Layer):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"{name} must be true or false, got {getattr(self, name)!r}")
         weight_init(self.init, (1, 1))
+        dilated = self.dilation not in (1, (1,), (1, 1))
+        if self.init == "whitening" and (self.groups > 1 or dilated or self.filters < 2):
+            raise ValueError("filters that whiten come in pairs and see whole patches: there must be at least 2, with "
+                             "groups 1 and dilation 1")
 
     def windows(self, shape: Shape) -> tuple[Window, ...]:
         require_spatial("Conv", shape)

@@ -38,6 +38,8 @@ class Dense(Layer):
         if not isinstance(self.bias, bool):
             raise ValueError(f"bias must be true or false, got {self.bias!r}")
         weight_init(self.init, (1, 1))
+        if self.init == "whitening":
+            raise ValueError('init "whitening" is for convolutions that read the image')
 
     def output_shape(self, shape: Shape) -> Shape:
         if len(shape) != 1:

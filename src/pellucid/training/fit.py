@@ -16,7 +16,6 @@ from ..data import duplicates
 from ..data.check import brief
 from ..distributed import Processes
 from ..exchange import load
-from ..model import Model
 from ..network import Network
 from ..optim import Optimiser
 from ..schedules import InTurn, OneCycle
@@ -142,6 +141,7 @@ def fit(
         if value is not None and not isinstance(value, bool):
             raise ValueError(f"{name} must be True, False or None, got {value!r}")
     start = None if init is None else load(init)
+    before = None if start is None else RunFolder(Path(init).parent).read_seen(start.record)
     if start is not None:
         start.require_preprocessing()
         if size is not None or fit_by is not None:
@@ -163,15 +163,15 @@ def fit(
              "optimizer": optimizer, "lr": lr, "changes": changes, "class_weights": weights,
              "notes": [*brief(dataset, parts), *why, *uneven]}
     known = facts(dataset, parts, begin)
+    seen = _seen(parts, before) if out is not False and on.processes.main else None
     setup = prepare(candidates[0], dataset, plan, known, **asked)
     if budget is not None:
         ends = started + budget
         chosen, pace = _in_time(candidates, lambda c: prepare(c, dataset, plan, known, **asked), parts, ends,
                                 spending.least, on)
         left = ends - clock.perf_counter()
-        plan = planning.plan_for_time(plan, left, pace)
-        if batch_size is None:
-            plan = planning.with_enough_steps(plan, len(parts.train))
+        plan = (planning.plan_for_time(plan, left, pace) if batch_size is not None else
+                planning.plan_with_enough_steps(plan, len(parts.train), left, pace))
         smaller = max((s for s in datasets.SIZES if s < min(dataset.input_shape[:2])), default=None)
         chosen_freely = network is None and init is None and size is None and dataset.pictures is not None
         if plan.epochs < spending.least and chosen_freely and smaller and left > budget / 2:
@@ -187,15 +187,14 @@ def fit(
             folder = (RunFolder.create(out, f"{Path(dataset.name).stem}-{setup.network_name}") if again is None
                       else RunFolder(out))
             folder.write_config(config)
-            folder.write_seen(_seen(parts, start, init), known)
+            folder.write_seen(seen, known)
             trainer.folder = folder
     return trainer.run(config, on_start)
 
 
-def _seen(parts: datasets.Split, start: Model | None, init) -> np.ndarray:
-    """The digests of the images that training sees, and of those that the model saw from which it begins."""
+def _seen(parts: datasets.Split, before: np.ndarray | None) -> np.ndarray:
+    """The digests of the images that training sees, and those of the model from which it begins."""
     seen = [duplicates.digests(part.images) for part in (parts.train, parts.validation)]
-    before = None if start is None else RunFolder(Path(init).parent).read_seen(start.record)
     return np.unique(np.concatenate(seen if before is None else [*seen, before]))
 
 

@@ -60,15 +60,24 @@ class Plan:
 
 @dataclass(frozen=True)
 class Pace:
-    """Seconds that a step takes, that the end of an epoch adds (validation), and the end of the run (the test)."""
+    """Seconds that a step takes, that the end of an epoch adds (validation), and the end of the run (the test).
+
+    `batch` is the number of images in such a step, and `fixed` what it takes however few they are.
+    """
 
     step: float
     epoch: float
     end: float
+    batch: int = 1
+    fixed: float = 0.0
 
     def scaled(self, factor: float) -> Pace:
         """That of a network that computes so many times as much."""
-        return Pace(self.step * factor, self.epoch * factor, self.end * factor)
+        return Pace(self.step * factor, self.epoch * factor, self.end * factor, self.batch, self.fixed * factor)
+
+    def at(self, batch: int) -> Pace:
+        """That of steps of another batch."""
+        return replace(self, step=self.fixed + (self.step - self.fixed) * batch / self.batch, batch=batch)
 
 
 class Stopwatch:
@@ -131,11 +140,16 @@ def plan_for_time(draft: Plan, seconds: float, pace: Pace) -> Plan:
     return replace(draft, steps=steps)
 
 
-def with_enough_steps(plan: Plan, count: int) -> Plan:
-    """The plan for `count` images, with smaller batches and as many more steps where it has fewer than ENOUGH."""
+def plan_with_enough_steps(draft: Plan, count: int, seconds: float, pace: Pace) -> Plan:
+    """`plan_for_time` for `count` images, with smaller batches than the draft's where there would be fewer steps than
+    ENOUGH, as long as that gives more of them."""
+    plan = plan_for_time(draft, seconds, pace)
     while plan.steps < ENOUGH and plan.batch_size > LEAST:
         half = plan.batch_size // 2
-        plan = Plan(half, count // half, plan.steps * 2)
+        smaller = plan_for_time(Plan(half, count // half, plan.steps), seconds, pace.at(half))
+        if smaller.steps < 1.5 * plan.steps:
+            break
+        plan = smaller
     return plan
 
 

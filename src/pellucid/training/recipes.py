@@ -19,8 +19,8 @@ from .plan import Plan
 
 MOST_EPOCHS = 60  # where no number is given, of a standard recipe: more than that small folders do not need
 TINY, SMALL = 16, 32  # pixels a side below which, and up to which, grey images are so: digits, letters
-# Peaks of the learning rate: of Muon for batches of 512; of SGD with batch normalisation, for batches of 128, and
-# without.
+# Peaks of the learning rate: of Muon, whose steps have one length whatever the batch; of SGD with batch normalisation,
+# for batches of 128, and without.
 MUON_LR, NORMED_LR, PLAIN_LR = 0.24, 0.2, 0.05
 FEW = 200  # steps
 UNEVEN = 2.0  # times as many images as the rarest class has, from which on classes are weighted
@@ -126,7 +126,7 @@ def class_weights(
               "rare classes weigh ")
     if balance is False:
         return None, [uneven + "no more than others, as asked"] * bool(ratio >= UNEVEN)
-    if balance is None and ratio < UNEVEN:
+    if ratio == 1 or balance is None and ratio < UNEVEN:
         return None, []
     weights = 1 / np.sqrt(np.maximum(counts, 1))
     weights *= counts.sum() / (weights @ counts)

@@ -28,6 +28,8 @@ class TorchMuon(torch.optim.Optimizer):
                 m, momentum = self.state[p]["momentum_buffer"], group["momentum" if matrix else "other_momentum"]
                 m.mul_(momentum).add_(p.grad)
                 direction = p.grad + momentum * m
+                if not group["lr"]:  # what is not to move keeps its norm, too
+                    continue
                 if matrix:
                     p.mul_(sqrt(len(p)) / p.norm().clamp(min=float(TINY)))
                     found = orthogonalised(direction.reshape(len(p), -1), group["iterations"])

@@ -29,6 +29,8 @@ from .whitening import whiten
 
 SAVE_EVERY = 1.0  # seconds between saves where epochs are shorter than that
 SAVE_WITHIN = 60.0  # seconds between saves within an epoch
+MOST_TIMED = 512  # images of the validation by which its time is told
+TINY_RATE = 1e-30  # so low that nothing moves, though every product is computed
 
 
 @dataclass
@@ -358,21 +360,36 @@ def _model(setup: Setup) -> Model:
 def measure(setup: Setup, parts: datasets.Split, engine: engines.Native | engines.Torch,
             seconds: float) -> planning.Pace:
     """How fast training goes, measured on a model of which nothing is kept, for about so many seconds."""
-    # Small batches tell it sooner. At a rate of zero the weights stay as they begin, where a step takes its usual time
-    # and none diverges.
-    batch = min(setup.plan.batch_size, planning.NORMAL)
-    plan = planning.Plan(batch, len(parts.train) // batch, setup.plan.steps)
-    trial = Trainer(replace(setup, plan=plan, optimizer=replace(setup.optimizer, lr=0.0), patience=0), parts, None,
-                    engine)
+    # Small batches tell it sooner, and two sizes what a step takes that does not depend on them.
+    sizes = sorted({max(min(setup.plan.batch_size, planning.NORMAL) // part, 1) for part in (1, 4)}, reverse=True)
+    taken = [_step_seconds(setup, parts, engine, size, seconds / len(sizes)) for size in sizes]
+    fixed = 0.0
+    if len(sizes) > 1:
+        slope = (taken[0][0] - taken[1][0]) / (sizes[0] - sizes[1])
+        fixed = min(max(taken[0][0] - slope * sizes[0], 0.0), taken[1][0])
+    trial, validation = taken[0][1], parts.validation
+    some = slice(0, min(len(validation), MOST_TIMED))
+    start = clock.perf_counter()
+    evaluation.evaluate(trial.model, validation.images[some], validation.labels[some])
+    image = (clock.perf_counter() - start) / some.stop
+    # Validation once more for the calibration, and the test.
+    pace = planning.Pace(taken[0][0], image * len(validation), image * (len(validation) + len(parts.test)), sizes[0],
+                         fixed)
+    return pace.at(setup.plan.batch_size)
+
+
+def _step_seconds(setup: Setup, parts: datasets.Split, engine: engines.Native | engines.Torch, batch: int,
+                  seconds: float) -> tuple[float, Trainer]:
+    """How long a step of so many images takes, by doing some for about `seconds`; and what did them."""
+    # The weights stay as they begin, where a step takes its usual time and none diverges.
+    plan, still = planning.Plan(batch, len(parts.train) // batch, setup.plan.steps), replace(
+        setup.optimizer, lr=TINY_RATE)
+    trial = Trainer(replace(setup, plan=plan, optimizer=still, patience=0), parts, None, engine)
     watch = planning.Stopwatch(seconds)
     trial._epoch(watch)
     while not trial.complete and not watch.requested:
         trial._epoch(watch)
-    start = clock.perf_counter()
-    trial._evaluate(trial.model, parts.validation)
-    epoch_seconds = clock.perf_counter() - start
-    return planning.Pace(watch.step_seconds * setup.plan.batch_size / batch, epoch_seconds,
-                         epoch_seconds * len(parts.test) / len(parts.validation))
+    return watch.step_seconds, trial
 
 
 def _merit(row: dict) -> tuple[float, float]:

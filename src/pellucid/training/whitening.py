@@ -8,40 +8,65 @@ GPU", 2024, section 3.2.)
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from math import ceil, sqrt
+
 import numpy as np
 
 from ..layers import Conv
 from ..model import Model
-from ..network import INPUT
+from ..network import INPUT, Node
 
-MOST_IMAGES, MOST_PATCHES = 5000, 2**18  # that are looked at
+MOST_PATCHES, LEAST_IMAGES = 2**18, 256  # that are looked at; of large images not every place is
+CHUNK = 16  # images at a time
 LEAST = 5e-4  # is added to the eigenvalues, so that what hardly varies is not blown up to noise
 
 
 def whiten(model: Model, images: np.ndarray) -> None:
-    """Set the filters of every convolution of the image whose `init` is "whitening" from uint8 training images."""
+    """Set the filters of every convolution whose `init` is "whitening" from training images (N, *input_shape): uint8,
+    which the model's preprocessing is applied to, or float32 as the network reads them.
+
+    A network with such a layer that is trained by a loop of your own needs this once, before the first step. Raises
+    ValueError for such a layer that does not read images, and for images smaller than its filters.
+    """
     for node in model.network.nodes:
-        layer = node.layer
-        if isinstance(layer, Conv) and layer.init == "whitening" and node.inputs == (INPUT,):
-            weight = model.buffer.arrays[f"{node.name}.weight"]
-            some = images[np.linspace(0, len(images) - 1, min(len(images), MOST_IMAGES)).round().astype(np.int64)]
-            weight[...] = filters(model.preprocessing.apply(np.asarray(some)), weight.shape)
-            model.changed()
+        if not isinstance(node.layer, Conv) or node.layer.init != "whitening":
+            continue
+        weight = model.buffer.arrays[f"{node.name}.weight"]
+        _require_images(node, model, weight.shape[2:])
+        height, width, _ = model.network.input_shape
+        count = min(len(images), max(MOST_PATCHES // (height * width), LEAST_IMAGES))
+        chosen = np.linspace(0, len(images) - 1, count).round().astype(np.int64)
+        chunks = (np.asarray(images[chosen[i:i + CHUNK]]) for i in range(0, count, CHUNK))
+        prepared = (model.preprocessing.apply(c) if c.dtype == np.uint8 else c for c in chunks)
+        weight[...] = filters(prepared, weight.shape, ceil(sqrt(count * height * width / MOST_PATCHES)))
+        model.changed()
 
 
-def filters(images: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Filters of `shape` (O, C, kh, kw) for float32 images (N, H, W, C): half of them the first components of the
-    images' patches, largest first, half the same times -1. Components that are not there, because O / 2 is more than
-    C kh kw, are zeros; an odd last filter is too."""
-    count, _, height, width = shape
-    every = np.lib.stride_tricks.sliding_window_view(images, (height, width), axis=(1, 2))
-    step = max(-(-every[..., 0, 0, 0].size // MOST_PATCHES), 1)
-    patches = every[::step].reshape(-1, images.shape[-1] * height * width).astype(np.float64)
-    values, vectors = np.linalg.eigh(patches.T @ patches / len(patches))
-    components = (vectors / np.sqrt(np.maximum(values, 0) + LEAST)).T[::-1][:count // 2].reshape(-1, *shape[1:])
+def _require_images(node: Node, model: Model, size: tuple[int, ...]) -> None:
+    shape = model.network.input_shape
+    if node.inputs != (INPUT,) or len(shape) != 3:
+        raise ValueError(f'layer {node.name!r} has init "whitening", which is for convolutions that read images')
+    if any(n < k for n, k in zip(shape, size, strict=False)):
+        raise ValueError(f"layer {node.name!r} cannot whiten images of {shape}, which are smaller than its filters")
+
+
+def filters(chunks: Iterable[np.ndarray], shape: tuple[int, ...], step: int = 1) -> np.ndarray:
+    """Filters of `shape` (O, C, kh, kw) for float32 images, chunks of (n, H, W, C), of which every `step`th row and
+    column of patches is looked at: half of them the first components of the patches, largest first, half the same times
+    -1. Components that are not there, because O / 2 is more than C kh kw, are zeros; an odd last filter is too."""
+    half, (channels, height, width) = shape[0] // 2, shape[1:]
+    covariance, seen = np.zeros((channels * height * width,) * 2), 0
+    for images in chunks:
+        every = np.lib.stride_tricks.sliding_window_view(images, (height, width), axis=(1, 2))[:, ::step, ::step]
+        patches = every.reshape(-1, channels * height * width).astype(np.float64)
+        covariance += patches.T @ patches
+        seen += len(patches)
+    values, vectors = np.linalg.eigh(covariance / seen)
+    components = (vectors / np.sqrt(np.maximum(values, 0) + LEAST)).T[::-1][:half].reshape(-1, *shape[1:])
     # An eigenvector's sign is arbitrary; a fixed one keeps results the same wherever it is computed.
     flat = components.reshape(len(components), -1)
     flat *= np.sign(flat[np.arange(len(flat)), np.abs(flat).argmax(axis=1)])[:, None]
     result = np.zeros(shape, np.float32)
-    result[:len(components)], result[count // 2:][:len(components)] = components, -components
+    result[:len(components)], result[half:][:len(components)] = components, -components
     return result
