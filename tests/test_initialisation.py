@@ -110,5 +110,5 @@ def test_the_seed_and_the_name_decide(scheme):
 @pytest.mark.parametrize("scheme", ["He", "xavier", "", None, 1])
 def test_another_scheme_is_refused(scheme):
     for make in (lambda: Conv(4, 3, init=scheme), lambda: Dense(4, init=scheme), lambda: weight(scheme, (4, 3))):
-        with pytest.raises(ValueError, match='"he", "glorot" or "pytorch", got '):
+        with pytest.raises(ValueError, match='"he", "glorot", "pytorch" or "whitening", got '):
             make()
