@@ -67,7 +67,8 @@ def test_every_kind_of_layer_survives_json():
     def smallest(kind):
         return {"Conv": lambda: Conv(2, (3, 1)), "MaxPool": lambda: MaxPool(2), "AvgPool": lambda: AvgPool(2),
                 "ChannelShuffle": lambda: ChannelShuffle(2), "Clip": lambda: Clip(0, 6),
-                "Pad": lambda: Pad(((1, 0), (2, 1))), "AdaptiveAvgPool": lambda: AdaptiveAvgPool(2), "PadChannels": lambda: PadChannels(3),
+                "Pad": lambda: Pad(((1, 0), (2, 1))),
+                "AdaptiveAvgPool": lambda: AdaptiveAvgPool(2), "PadChannels": lambda: PadChannels(3),
                 "TakeChannels": lambda: TakeChannels(((0, 1), (1, 0))),
                 "Dense": lambda: Dense(3)}.get(kind.__name__, kind)()  # fmt: skip
 
