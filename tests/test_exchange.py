@@ -16,6 +16,7 @@ from pellucid import Model, Preprocessing, data, exchange, zoo
 from pellucid.calibration import Calibration
 from pellucid.exchange import agreement, torch_source
 from pellucid.exchange import onnx as onnx_files
+from pellucid.exchange.onnx import resizing
 from pellucid.layers import (
     GELU,
     LRN,
@@ -211,7 +212,7 @@ def test_other_answers_are_an_error_and_nothing_is_written(tmp_path, monkeypatch
     other = model_of(EVERYTHING[2], seed=9)
     (tmp_path / "m.onnx").write_text("old")
     true = agreement.compare
-    monkeypatch.setattr(agreement, "compare", lambda model, *rest: true(other, *rest))
+    monkeypatch.setattr(agreement, "compare", lambda model, *rest, **more: true(other, *rest, **more))
     for export, name in ((onnx_files.export, "m.onnx"), (torch_source.export, "m.py")):
         with pytest.raises(ValueError, match="does not give the model's answers: on 40 images of noise"):
             export(model, tmp_path / name, ("noise", pictures()))
@@ -234,6 +235,54 @@ def test_images_to_compare_on_come_from_the_run_or_are_asked_for():
     with pytest.raises(ValueError, match="--check DATA"):
         agreement.images_for(model)
     assert len(agreement.images_for(model, "digits")[1]) == 512
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """A folder of pictures of many sizes, one of them lying on its side; one class has none for testing."""
+    root, rng = tmp_path_factory.mktemp("photos"), np.random.default_rng(4)
+    for i, (height, width) in enumerate([(9, 14), (40, 31), (31, 40), (9, 14), (60, 200), (21, 21), (18, 28)]):
+        picture = Image.fromarray(rng.integers(0, 256, (height, width, 3), np.uint8))
+        path = root / ("train" if i else "test") / "ab"[i % 2] / (f"{i}.jpg" if i % 3 == 1 else f"{i}.png")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        exif = Image.Exif()
+        exif[0x0112] = 6 if i == 4 else 1
+        picture.save(path, exif=exif)
+    return root
+
+
+@pytest.mark.parametrize("fit", ["crop", "crop 14", "crop 23", "letterbox", "stretch"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_pictures_are_compared_as_they_are(fit, channels, photos, tmp_path, monkeypatch):
+    shape = (9, 14, channels)
+    network = Network.build(shape, Sequential(Conv(8, 3), ReLU(), Flatten(), Dense(3)))
+    model = Model(network, 0, record={"source": str(photos)},
+                  preprocessing=Preprocessing(shape, (0.5,) * channels, (0.2,) * channels, fit))
+    name, images = agreement.images_for(model, originals=True)
+    assert sorted(image.shape for image in images) == sorted(
+        (*size, channels) for size in [(40, 31), (31, 40), (9, 14), (200, 60), (21, 21), (18, 28)])
+    found = onnx_files.export(model, tmp_path / "m.onnx", (name, images))
+    assert (found.images, found.agreed) == (6, 6) and found.difference < 1e-5 and found.levels <= 1
+    prepared = agreement.images_for(model)[1]  # for what leaves resizing to others
+    assert prepared.shape == (6, *shape)
+    assert torch_source.export(model, tmp_path / "m.py", (name, prepared)).agreed == 6
+    again = onnx_files.export(model, tmp_path / "again.onnx", (name, prepared))  # arrays: pictures of the right size
+    assert again.images == 6 and again.levels <= 1
+    monkeypatch.setattr(resizing, "STEPS", 2**4)  # weights of too few digits
+    with pytest.raises(ValueError, match="does not resize pictures as the model does: on 6 images"):
+        onnx_files.export(model, tmp_path / "wrong.onnx", (name, images))
+    assert not (tmp_path / "wrong.onnx").exists()
+
+
+def test_very_large_pictures_are_not_taken_to_compare_on(photos, monkeypatch):
+    model = Model(zoo.build("lenet", input_shape=(32, 32, 3), classes=2), 0, record={"source": str(photos)},
+                  preprocessing=Preprocessing((32, 32, 3), (0.5,) * 3, (0.2,) * 3, "crop"))
+    monkeypatch.setattr(agreement, "LARGEST", 500)
+    assert sorted(image.shape[:2] for image in agreement.images_for(model, originals=True)[1]) == [(9, 14), (21, 21)]
+    monkeypatch.setattr(agreement, "MOST_PIXELS", 500)
+    assert len(agreement.images_for(model, originals=True)[1]) == 1
+    monkeypatch.setattr(agreement, "LARGEST", 50)
+    assert agreement.images_for(model, originals=True)[1].shape == (6, 32, 32, 3)
 
 
 # The command line.

@@ -56,7 +56,8 @@ def export(
     with cli_check.display(sys.stderr) as reading:
         images, why = None, ""
         try:
-            images = agreement.images_for(loaded, check, functools.partial(reading, "reading images"))
+            images = agreement.images_for(loaded, check, functools.partial(reading, "reading images"),
+                                          originals=to == "onnx")
         except (ValueError, OSError) as e:
             if check is not None:
                 raise

@@ -9,6 +9,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from .arrays import to_dataset
 from .dataset import DataError, Dataset, Pictures
 from .digits import load_digits
@@ -17,8 +19,8 @@ from .npz import load_images, load_npz
 from .pictures import SIZES, is_picture
 from .split import Part, Split, split
 
-__all__ = ["BUILT_IN", "DataError", "Dataset", "Part", "Pictures", "SIZES", "Split", "load", "load_images", "split",
-           "to_dataset"]
+__all__ = ["BUILT_IN", "DataError", "Dataset", "Part", "Pictures", "SIZES", "Split", "load", "load_images",
+           "originals", "split", "to_dataset"]
 
 FASHION_CLASSES = ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag",
                    "Ankle boot"]
@@ -78,6 +80,14 @@ def _load_pictures(name: str, path: Path, **options) -> Dataset:
     from .decoding import load_pictures  # only where there are pictures: it needs modules that the rest does not
 
     return load_pictures(name, path, **options)
+
+
+def originals(pictures: Pictures, chosen: Sequence[int], channels: int) -> list[np.ndarray]:
+    """The pictures with these numbers as they are before they are resized: uint8 (H, W, `channels`), upright, 1 or 3
+    channels. Raises DataError where one cannot be read any more."""
+    from .decoding import originals
+
+    return originals(pictures, chosen, channels)
 
 
 def _as_asked(dataset: Dataset, size: int | Sequence[int] | None, fit: str | None, channels: int | None) -> Dataset:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -15,12 +16,14 @@ class DataError(ValueError):
 class Pictures:
     """The files that images were made of, in their order, and what they were before they were brought to one size.
 
-    files: their names, as people know them; sizes: int32 (N, 2), height and width; modes: Pillow's ("RGB", "L", ...).
+    files: their names, as people know them; sizes: int32 (N, 2), height and width; modes: Pillow's ("RGB", "L", ...);
+    path: the folder, archive or table that lists them, where it is known.
     """
 
     files: tuple[str, ...]
     sizes: np.ndarray
     modes: tuple[str, ...]
+    path: Path | None = None
 
 
 @dataclass(frozen=True, eq=False)

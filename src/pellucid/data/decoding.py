@@ -21,7 +21,7 @@ from . import cache, pictures, zips
 from .arrays import require_memory
 from .dataset import DataError, Dataset, Pictures
 from .listing import PARTS, File, Source, find
-from .pictures import RULES, SIZES, decode, is_grey, look, undisturbed
+from .pictures import RULES, SIZES, decode, is_grey, look, original, undisturbed
 from .workers import in_processes
 
 LARGEST_COMMON = 96  # pixels a side up to which a common size is kept
@@ -38,6 +38,27 @@ def load_pictures(name: str, path: Path, *, size: int | Sequence[int] | None = N
     """The data set of the pictures in a folder, a zip, a .csv or a .tsv; see `pellucid.data.load`. Raises DataError."""
     return _Loading(name, path, checked_size(size), checked_fit(fit), checked_channels(channels), partial,
                     progress).dataset()
+
+
+def originals(pictures: Pictures, chosen: Sequence[int], channels: int) -> list[np.ndarray]:
+    """The pictures with these numbers as they were before they were resized: see `pictures.original`.
+
+    Raises DataError where one is no longer there or can no longer be decoded.
+    """
+    listing = find(pictures.path).listing()
+    places = {file.name: file.place for file in listing.files}
+    names = [pictures.files[i] for i in chosen]
+    if gone := [name for name in names if name not in places]:
+        raise DataError(f"{pictures.path}: {gone[0]} is no longer there")
+    found = []
+    for name, data in zip(names, _contents(listing.archive, [places[name] for name in names]), strict=True):
+        try:
+            if isinstance(data, str):
+                raise ValueError(data)
+            found.append(original(data, channels))
+        except ValueError as e:
+            raise DataError(f"{name}: {e}") from None
+    return found
 
 
 def checked_size(size: int | Sequence[int] | None) -> tuple[int, int] | None:
@@ -82,7 +103,7 @@ class _Loading:
     def __init__(self, name: str, path: Path, size: tuple[int, int] | None, fit: str | None, channels: int | None,
                  partial: bool, progress: Progress | None):
         self.name, self.size, self.fit, self.channels, self.progress = name, size, fit, channels, progress
-        self.partial = partial
+        self.partial, self.path = partial, path
         self.source: Source = find(path)
         self.passes = 1  # over the pictures; of them, `passed` and `reported` have been done
         self.passed = self.reported = 0
@@ -123,7 +144,7 @@ class _Loading:
         elif guessed:
             _check_guess(found, entry[1]["sizes"], entry[1]["modes"])
         self.require_pictures(entry[1])
-        return replace(_dataset(self.name, *entry, fit, self.partial), notes=tuple(self.notes))
+        return replace(_dataset(self.name, self.path, *entry, fit, self.partial), notes=tuple(self.notes))
 
     def require_pictures(self, table: dict) -> None:
         """Raise DataError where a class has no picture left; for partial data, where training has none at all."""
@@ -267,13 +288,13 @@ class _Record:
         return table
 
 
-def _dataset(name: str, pixels: np.ndarray, table: dict, fit: str, partial: bool) -> Dataset:
+def _dataset(name: str, path: Path, pixels: np.ndarray, table: dict, fit: str, partial: bool) -> Dataset:
     train, validation, test = table["counts"]
     own = train + validation
     labels = np.array(table["labels"], np.int32)
     sizes = np.array(table["sizes"], np.int32).reshape(-1, 2)
     parts = slice(own), slice(own, own + test)
-    pictures = [Pictures(tuple(table["files"][p]), sizes[p], tuple(table["modes"][p])) for p in parts]
+    pictures = [Pictures(tuple(table["files"][p]), sizes[p], tuple(table["modes"][p]), path) for p in parts]
     return Dataset(
         name, pixels[:own], labels[:own], table["classes"],
         test_images=pixels[own:] if test else None, test_labels=labels[own:] if test else None,

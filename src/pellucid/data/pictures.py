@@ -117,6 +117,18 @@ def fitted(image: Image, shape: tuple[int, ...], fit: str) -> np.ndarray:
         return _fitted(image, shape, fit)[0]
 
 
+def original(data: bytes, channels: int) -> np.ndarray:
+    """The bytes of a file as upright uint8 pixels (H, W, `channels`) of the size that they have, 1 or 3 channels.
+
+    Raises ValueError, in one line, for what the rules refuse.
+    """
+    with undisturbed(), _reasons():
+        with _opened(data) as image:
+            image.load()
+            image = _eight_bits(_upright(image), "L" if channels == 1 else "RGB")
+            return np.array(image, np.uint8).reshape(image.height, image.width, channels)
+
+
 def look(data: bytes) -> tuple[tuple[int, int], str]:
     """The upright (height, width) and the mode of a picture, by the beginning of its file. Raises ValueError."""
     with undisturbed(), _reasons():
@@ -189,8 +201,6 @@ def _orientation(image: Image) -> int:
 
 
 def _fitted(image: Image, shape: tuple[int, ...], fit: str) -> tuple[np.ndarray, tuple[int, int]]:
-    from PIL import Image as pillow
-
     if len(shape) != 3 or shape[2] not in (1, 3):
         raise _refuse(f"a picture becomes an array of shape (H, W, 1) or (H, W, 3), not {tuple(shape)}")
     try:
@@ -203,15 +213,21 @@ def _fitted(image: Image, shape: tuple[int, ...], fit: str) -> tuple[np.ndarray,
     if fit in FITS:
         image.draft(None, (2 * max(height, width),) * 2)
     image.load()
+    turned = _orientation(image) > 4
+    image = _resized(_eight_bits(_upright(image), "L" if channels == 1 else "RGB"), width, height, fit)
+    return np.array(image, np.uint8).reshape(shape), size[::-1] if turned else size
+
+
+def _upright(image: Image) -> Image:
+    """A loaded picture, turned as its orientation says."""
+    from PIL.Image import Transpose as turn
+
+    turns = {
+        2: turn.FLIP_LEFT_RIGHT, 3: turn.ROTATE_180, 4: turn.FLIP_TOP_BOTTOM, 5: turn.TRANSPOSE,
+        6: turn.ROTATE_270, 7: turn.TRANSVERSE, 8: turn.ROTATE_90,
+    }
     orientation = _orientation(image)
-    if orientation > 1:
-        turn = pillow.Transpose
-        image = image.transpose({
-            2: turn.FLIP_LEFT_RIGHT, 3: turn.ROTATE_180, 4: turn.FLIP_TOP_BOTTOM, 5: turn.TRANSPOSE,
-            6: turn.ROTATE_270, 7: turn.TRANSVERSE, 8: turn.ROTATE_90,
-        }[orientation])
-    image = _resized(_eight_bits(image, "L" if channels == 1 else "RGB"), width, height, fit)
-    return np.array(image, np.uint8).reshape(shape), size[::-1] if orientation > 4 else size
+    return image.transpose(turns[orientation]) if orientation > 1 else image
 
 
 def _eight_bits(image: Image, mode: str) -> Image:

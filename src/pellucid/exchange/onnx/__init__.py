@@ -52,32 +52,36 @@ def load(path: str | os.PathLike, *, input_shape: Shape | None = None, mean: Seq
     return model
 
 
-def export(model: Model, path: str | os.PathLike, check: tuple[str, np.ndarray] | None = None) -> Agreement | None:
+def export(model: Model, path: str | os.PathLike,
+           check: tuple[str, Sequence[np.ndarray]] | None = None) -> Agreement | None:
     """Write a model as an .onnx file; `exporter.to_proto` says what is in it.
 
-    `check` (see `agreement.images_for`) are images that the written file is then asked about in ONNX Runtime: only if
-    its answers are the model's does it take its place, and how well they agree is returned. Raises ValueError where
-    they do not or the model has no ONNX form, OSError where the file cannot be written, and ImportError without the
-    packages `onnx` and, to check, `onnxruntime`.
+    `check` (see `agreement.images_for`, with `originals`) are images, of any size, that the written file is then asked
+    about in ONNX Runtime: only if its answers are the model's, and its pixels those of the model's preprocessing, does
+    it take its place, and how well they agree is returned. Raises ValueError where they do not or the model has no ONNX
+    form, OSError where the file cannot be written, and ImportError without the packages `onnx` and, to check,
+    `onnxruntime`.
     """
-    from .exporter import to_proto
+    from .exporter import resizing_alone, to_proto
 
     proto = to_proto(model)
     with replacing(path) as temporary:
         temporary.write_bytes(proto.SerializeToString())
         if check is None:
             return None
-        found = agreement.compare(model, session(temporary), *check)
+        alone = resizing_alone(proto)
+        resized = None if alone is None else session(alone.SerializeToString())
+        found = agreement.compare(model, session(temporary), *check, resized=resized)
         found.require("the ONNX file")
         return found
 
 
-def session(path: str | os.PathLike) -> Callable[[np.ndarray], np.ndarray]:
-    """What an .onnx file of one input and one output answers in ONNX Runtime, on the CPU."""
+def session(model: str | os.PathLike | bytes) -> Callable[[np.ndarray], np.ndarray]:
+    """What an .onnx file, or its content, of one input and one output answers in ONNX Runtime, on the CPU."""
     runtime = library("onnxruntime")
     options = runtime.SessionOptions()
     options.log_severity_level = 4  # what goes wrong is raised; warnings are about other people's graphs
-    running = runtime.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])
+    running = runtime.InferenceSession(os.fspath(model), options, providers=["CPUExecutionProvider"])
     name = running.get_inputs()[0].name
     return lambda images: running.run(None, {name: images})[0]
 

@@ -61,6 +61,19 @@ def to_proto(model: Model):
     return proto
 
 
+def resizing_alone(proto):
+    """The part of `to_proto`'s graph that resizes, as a graph of its own; None where it has none."""
+    onnx, nodes = library(), proto.graph.node
+    ends = [i for i, node in enumerate(nodes) if resizing.PIXELS in node.output]
+    if not ends:
+        return None
+    graph = onnx.helper.make_graph(
+        nodes[:ends[0] + 1], "resizing", proto.graph.input,
+        [onnx.helper.make_tensor_value_info(resizing.PIXELS, onnx.TensorProto.DOUBLE, None)],
+        [tensor for tensor in proto.graph.initializer if tensor.name.startswith("resize/")])
+    return onnx.helper.make_model(graph, ir_version=proto.ir_version, opset_imports=proto.opset_import)
+
+
 class Writer:
     """The nodes and constants of a graph, as they are added."""
 
@@ -126,8 +139,10 @@ class Writer:
             scores = self.add("Log", [scores], "calibration/log")
         if self.model.tta:
             form = self.constant("tta/form", [2, -1, len(self.model.classes)], np.int64)
-            scores = self.add("ReduceMean", [self.add("Reshape", [scores, form], "tta/pairs")], "tta/mean", axes=[0],
+            first = self.constant("tta/first", [0], np.int64)
+            scores = self.add("ReduceSum", [self.add("Reshape", [scores, form], "tta/pairs"), first], "tta/sum",
                               keepdims=0)
+            scores = self.add("Mul", [scores, self.constant("tta/half", np.float32(0.5))], "tta/mean")
         if calibration:
             temperature = self.constant("calibration/temperature", np.float32(calibration.temperature))
             scores = self.add("Div", [scores, temperature], "calibration/scores")

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .exporter import Writer
 
 STEPS = 2**22  # of Pillow's weights, from 0 to 1
+PIXELS = "resize/upright/out"  # the value that holds the result
 
 
 def resize(w: Writer, images: str, size: tuple[int, int], fit: str) -> str:
@@ -38,7 +39,7 @@ def resize(w: Writer, images: str, size: tuple[int, int], fit: str) -> str:
     x = rounded(w, w.add("MatMul", [by_columns, pixels], "resize/columns"))
     x = w.add("Transpose", [x], "resize/turned", perm=[0, 2, 1, 3])
     x = rounded(w, w.add("MatMul", [by_rows, x], "resize/rows"))
-    return w.add("Transpose", [x], "resize/upright", perm=[0, 2, 1, 3])
+    return w.add("Transpose", [x], "resize/upright", PIXELS, perm=[0, 2, 1, 3])
 
 
 class Arithmetic:
@@ -54,7 +55,6 @@ class Arithmetic:
         given = [v if isinstance(v, str) else self.w.constant(f"{name}/{i}", np.asarray(v, np.float64), np.float64)
                  for i, v in enumerate(inputs)]
         return self.w.add(operator, given, name, **attributes)
-
 
     def float32(self, value: str) -> str:
         """A value rounded to float32."""
