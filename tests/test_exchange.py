@@ -364,10 +364,14 @@ def test_import_tells_a_network_from_elsewhere_what_it_needs(folder):
     with torch.inference_mode():
         x = (torch.from_numpy(images).permute(0, 3, 1, 2) / 255 - 0.5) / 0.25
         np.testing.assert_allclose(model.predict(images), torch.softmax(module(x), 1).numpy(), atol=1e-5)
-    assert_usage(pellucid("import", "net.onnx", "--out", "x.safetensors", "--mean", "grey", cwd=folder))
+    assert "--mean is a number a channel" in assert_usage(
+        pellucid("import", "net.onnx", "--out", "x.safetensors", "--mean", "grey", "--std", "1", cwd=folder))
+    assert "go together" in assert_usage(
+        pellucid("import", "net.onnx", "--out", "x.safetensors", "--mean", "0.5", cwd=folder))
     done = pellucid("import", "net.onnx", "--out", "net_model.safetensors", cwd=folder)
     assert "exists already" in assert_one_line(done)
-    done = pellucid("import", "net.onnx", "--out", "x.safetensors", "--mean", "0.5,0.5", cwd=folder)
+    done = pellucid("import", "net.onnx", "--out", "x.safetensors", "--mean", "0.5,0.5", "--std", "1,1",
+                    cwd=folder)
     assert "mean must have one value for each of 1 channels" in assert_one_line(done)
 
 

@@ -294,17 +294,17 @@ def test_import_writes_a_model_that_predicts(published, monkeypatch, tmp_path, c
         done = command("import", "resnet20", "--json")
     assert done.status == 0, done.stderr
     described = json.loads(done.stdout)
-    assert described["model"] == "resnet20.safetensors" and described["classes"] == 1000
+    assert described["model"] == "resnet20.safetensors" and described["classes"] == imagenet.classes()
     done = command("predict", "resnet20.safetensors", "red.png", "--json")
     assert done.status == 0 and json.loads(done.stdout)["predictions"][0]["class"] in imagenet.classes()
     done = command("import", "resnet20")
-    assert done.status == 1 and "resnet20.safetensors is there already" in done.stderr
+    assert done.status == 1 and "resnet20.safetensors exists already" in done.stderr
     (tmp_path / name).write_bytes(content)
     names = tmp_path / "names.txt"
     names.write_text("\n".join(f"n{i}" for i in range(1000)))
     done = command("import", name, "--net", "resnet20", "--out", "b.safetensors", "--mean", "0.5,0.5,0.5",
                    "--std", "1,1,1", "--classes", "names.txt", "--fit", "letterbox")
-    assert done.status == 0 and done.stdout.startswith("b.safetensors: resnet20, 334,")
+    assert done.status == 0 and done.stdout.startswith("b.safetensors: resnet20, 72 layers, 334,")
     model = pellucid.load("b.safetensors")
     assert model.classes[3] == "n3"
     assert model.preprocessing == pellucid.Preprocessing((32, 32, 3), (0.5,) * 3, (1.0,) * 3, "letterbox")

@@ -68,6 +68,8 @@ def export(
                    **({"data": found.data, "images": found.images, "largest_difference": found.difference,
                        "labels_agreed": found.agreed} if found else {"reason": why})})
         return
+    from .cli_text import quoted
+
     show(f"written  {', '.join(quoted(f) for f in files)}")
     if not found:
         say(f"NOT checked, whether it gives the model's answers is not known: {printable(why)}")
@@ -147,8 +149,12 @@ def import_(
                    "parameters": network.parameter_count, "classes": model.classes,
                    "preprocessing": model.preprocessing and model.preprocessing.to_json()})
         return
-    show(f"{quoted(target)}: {number(len(network.nodes), 'layer')}, {number(network.parameter_count, 'parameter')}, "
-         f"{by(network.input_shape)} to {by(network.output_shape)}")
+    from .cli_text import number, quoted
+    from .summary import by
+
+    what = "" if graph else f"{name}, "
+    show(f"{quoted(target)}: {what}{number(len(network.nodes), 'layer')}, "
+         f"{number(network.parameter_count, 'parameter')}, {by(network.input_shape)} to {by(network.output_shape)}")
     if not model.preprocessing:
         say("It cannot predict pictures: how pixels become its numbers is not known; give --mean and --std")
 
