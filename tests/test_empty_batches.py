@@ -26,13 +26,16 @@ def merged(layer):
 
 NETWORKS = {
     **{kind: network(L.Conv(7, 3, padding=1), LAYERS[kind](), *HEAD)
-       for kind in ("Affine", "BatchNorm", "GELU", "LRN", "LeakyReLU", "ReLU", "SiLU", "Sigmoid", "Softmax",
-                    "Tanh")},
+       for kind in ("Affine", "BatchNorm", "GELU", "LRN", "LeakyReLU", "ReLU", "ScaledTanh", "SiLU",
+                    "Sigmoid", "Softmax", "Tanh")},
     **{kind: network(LAYERS[kind](2), *HEAD) for kind in ("MaxPool", "AvgPool")},
     **{kind: network(L.Conv(7, 3), LAYERS[kind](), L.Dense(CLASSES)) for kind in ("GlobalAvgPool", "GlobalMaxPool")},
     **{kind: merged(LAYERS[kind]()) for kind in ("Add", "Concat")},
     "ChannelShuffle": network(L.Conv(6, 3), L.ChannelShuffle(2), *HEAD),
     "Clip": network(L.Clip(0, 6), *HEAD),
+    "AdaptiveAvgPool": network(L.Conv(7, 3), L.AdaptiveAvgPool((3, 2)), *HEAD),
+    "PadChannels": network(L.Conv(7, 3), L.PadChannels(9), *HEAD),
+    "TakeChannels": network(L.Conv(7, 3), L.TakeChannels((6, 0, 0)), *HEAD),
     "Conv": network(L.Conv(6, 3, stride=2, groups=3), L.Conv(CLASSES, (2, 1)), L.GlobalAvgPool()),
     "Dense": network(L.Flatten(), L.Dense(17, bias=False), L.Dense(CLASSES)),
     "Dropout": network(L.Flatten(), L.Dropout(0.5), L.Dense(CLASSES)),
