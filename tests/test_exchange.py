@@ -112,23 +112,18 @@ def test_onnx_runtime_and_pytorch_give_the_models_answers(body, temperature, tta
 
 
 @pytest.mark.parametrize("tta", [False, True])
-@pytest.mark.parametrize("body", EVERYTHING[:3], ids=NAMES[:3])
+@pytest.mark.parametrize("body", EVERYTHING, ids=NAMES)
 def test_what_was_exported_comes_back_the_same(body, tta, tmp_path):
     model, images = model_of(body, tta=tta), pictures(seed=6)
     onnx_files.export(model, tmp_path / "m.onnx")
     back = exchange.load(tmp_path / "m.onnx")
+    assert back.network == model.network
     np.testing.assert_array_equal(back.predict(images), model.predict(images))
     assert (back.classes, back.preprocessing, back.calibration, back.record, back.tta) == (
         model.classes, model.preprocessing, model.calibration, model.record, tta)
     assert {n: a.tolist() for n, a in back.parameters.items()} == {n: a.tolist() for n, a in model.parameters.items()}
     back.save(tmp_path / "m.safetensors")
     np.testing.assert_array_equal(exchange.load(tmp_path / "m.safetensors").predict(images), model.predict(images))
-
-
-def test_channels_that_were_taken_come_back_as_products(tmp_path):
-    model, images = model_of(EVERYTHING[3]), pictures(seed=6)
-    onnx_files.export(model, tmp_path / "m.onnx")
-    np.testing.assert_allclose(exchange.load(tmp_path / "m.onnx").predict(images), model.predict(images), atol=1e-6)
 
 
 def test_parts_that_differ_in_size_are_refused(tmp_path):
@@ -152,14 +147,14 @@ def test_signals_and_features_go_both_ways(shape, tmp_path):
 
 def test_networks_of_the_zoo_go_both_ways(tmp_path):
     for name in zoo.names():
-        shape = (32, 32, 3) if "vgg" in name or "resnet" in name else (28, 28, 1)
-        network = zoo.build(name, input_shape=shape, classes=10)
-        if network.parameter_count > 15_000_000:
+        network = zoo.build(name, classes=10)
+        if network.parameter_count > 3_000_000 or len(network.nodes) > 100:  # deeper ones have the same layers
             continue
+        shape = network.input_shape
         model = Model(network, 0, preprocessing=Preprocessing.from_images(pictures(8, shape)))
         found = onnx_files.export(model, tmp_path / f"{name}.onnx", ("noise", pictures(8, shape)))
         assert found.images == 8  # and they agree, or it would have raised
-        assert exchange.load(tmp_path / f"{name}.onnx").network.parameters().keys() == network.parameters().keys()
+        assert exchange.load(tmp_path / f"{name}.onnx").network == network
 
 
 @pytest.mark.parametrize("fit", ["crop", "crop 16", "crop 23", "letterbox", "stretch"])

@@ -182,16 +182,51 @@ def test_metadata_that_were_changed_are_refused(tmp_path):
 
     files.export(Model(zoo.build("lenet", input_shape=(12, 12, 1), classes=3)), tmp_path / "m.onnx")
     whole = onnx.load(tmp_path / "m.onnx")
-    for old, new in (('"end": "', '"end": "no'), ('"input_shape": [12', '"input_shape": [99'),
-                     ('"begin": "network/in"', '"begin": 5'), ('"record": {}', '"record": 7'), ("{", "{{")):
+    for old, new, message in (
+        ('"nodes": "crc32', '"nodes": "crc', "was changed after"), ('"record": {}', '"record": 7', "record an object"),
+        ('"input_shape": [12', '"input_shape": [99', "has shape"), ('"tta": false', '"tta": 1', "must be an object of"),
+        ('"filters": 32', '"filters": 1000000000', "elements|has shape"), ("{", "{{", "not valid JSON"),
+        ('"units": 3', '"units": 4', "expected float32"), ('"name": "conv1"', '"name": "conv9"', "does not exist"),
+    ):
         changed = onnx.ModelProto()
         changed.CopyFrom(whole)
         prop = next(p for p in changed.metadata_props if p.key == "pellucid")
         assert old in prop.value
         prop.value = prop.value.replace(old, new, 1)
         (tmp_path / "c.onnx").write_bytes(changed.SerializeToString())
-        with pytest.raises(ModelFileError):
+        tracemalloc.start()
+        with pytest.raises(ModelFileError, match=message) as refused:
             exchange.load(tmp_path / "c.onnx")
+        assert "\n" not in str(refused.value) and tracemalloc.get_traced_memory()[1] < 30e6
+        tracemalloc.stop()
+
+
+def test_graphs_that_were_changed_after_export_are_refused(tmp_path):
+    from pellucid import Model, zoo
+    from pellucid.exchange import onnx as files
+
+    files.export(Model(zoo.build("lenet", input_shape=(12, 12, 1), classes=3)), tmp_path / "m.onnx")
+    for change, message in (
+        (lambda g: g.node.remove(next(n for n in g.node if n.op_type == "Relu")), "was changed after Pellucid"),
+        (lambda g: next(n for n in g.node if n.op_type == "Conv").attribute[0].ints.append(1), "was changed after"),
+        (lambda g: next(t for t in g.initializer if t.name == "conv1.bias").dims.insert(0, 1), None),
+        (lambda g: setattr(g.initializer[0], "name", "other"), "is missing"),
+        (lambda g: g.initializer[0].CopyFrom(tensor(g.initializer[0].name, [1], bytes(4))), "has shape (1,)"),
+        (lambda g: next(t for t in g.initializer if t.name == "conv1.bias").MergeFrom(tensor("conv1.bias", [], bytes(
+            [255]) * 128)), "not finite"),
+    ):
+        changed = onnx.load(tmp_path / "m.onnx")
+        change(changed.graph)
+        (tmp_path / "c.onnx").write_bytes(changed.SerializeToString())
+        if message is None:
+            assert exchange.load(tmp_path / "c.onnx").classes == ["0", "1", "2"]
+            continue
+        with pytest.raises(ModelFileError) as refused:
+            exchange.load(tmp_path / "c.onnx")
+        assert message in str(refused.value) and "\n" not in str(refused.value)
+    with pytest.raises(ModelFileError, match=r"for inputs of \(12, 12, 1\), asked for was \(16, 16, 1\); leave"):
+        files.load(tmp_path / "m.onnx", input_shape=(16, 16, 1))
+    assert files.load(tmp_path / "m.onnx", input_shape=(12, 12, 1)).network.input_shape == (12, 12, 1)
 
 
 def test_nodes_in_any_order_are_put_in_order():

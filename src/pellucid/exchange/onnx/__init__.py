@@ -12,12 +12,12 @@ from ...files import replacing
 from ...layers.base import Shape
 from ...model import Model
 from ...modelfile import ModelFileError, parse_json
-from ...network import checked_shape
+from ...network import Network
 from ...preprocessing import Preprocessing
 from .. import agreement
 from ..agreement import Agreement
 from .importer import Importer
-from .proto import Graph, library, read
+from .proto import MOST_AXES, Graph, array, checksum, library, read
 
 MARK, CLASSES = "pellucid", "classes"  # metadata of a graph that Pellucid exported, in JSON: what else the model is
 
@@ -28,14 +28,17 @@ def load(path: str | os.PathLike, *, input_shape: Shape | None = None, mean: Seq
 
     `input_shape` (H, W, C) is for graphs that read images of any size. `mean` and `std`, one number a channel in units
     where white is 1, and `fit` are how the graph was trained to see pictures (see `Preprocessing`); `classes` are the
-    names of its outputs. A graph that Pellucid exported brings all of them. Raises OSError for a file that cannot be
-    read, ModelFileError, in one line, for anything that is no network of the layers here, and ImportError without the
-    package `onnx`.
+    names of its outputs. A graph that Pellucid exported brings all of them, and its size cannot be another. Raises
+    OSError for a file that cannot be read, ModelFileError, in one line, for anything that is no network of the layers
+    here, and ImportError without the package `onnx`.
     """
     graph = read(path)
     try:
         if MARK in graph.metadata:
             model = _own(graph)
+            if input_shape is not None and tuple(input_shape) != (own := model.network.input_shape):
+                raise ValueError(f"Pellucid exported this graph for inputs of {own}, asked for was "
+                                 f"{tuple(input_shape)}; leave --input out")
         else:
             reader = Importer(graph, shape=input_shape)
             model = Model(reader.network, None, record={"imported": os.path.basename(os.fspath(path))})
@@ -95,26 +98,35 @@ def renamed(model: Model, classes: Sequence[str]) -> Model:
 
 
 def _own(graph: Graph) -> Model:
-    """The model that `export` made a graph of: what stands between the values that its metadata name."""
-    described = parse_json(graph.metadata[MARK], "the metadata")
-    classes = parse_json(graph.metadata.get(CLASSES, "null"), "the metadata")
-    keys = ("input_shape", "begin", "end", "preprocessing", "calibration", "tta", "record")
-    if not isinstance(described, dict) or set(described) != set(keys) or not all(
-            isinstance(described[k], str) for k in ("begin", "end")) or not isinstance(described["tta"], bool):
+    """The model that `export` made a graph of: the network in its metadata, with the parameters among its constants.
+
+    Shapes are compared with those before anything is allocated.
+    """
+    described = parse_json(graph.metadata[MARK], f"the metadata {MARK!r}")
+    classes = parse_json(graph.metadata.get(CLASSES, "null"), f"the metadata {CLASSES!r}")
+    keys = ("network", "nodes", "preprocessing", "calibration", "tta", "record")
+    if not isinstance(described, dict) or set(described) != set(keys) or not isinstance(described["tta"], bool):
         raise ValueError(f"the metadata {MARK!r} must be an object of {', '.join(keys)}; export the model again")
-    begin, end = described["begin"], described["end"]
-    if not {begin, end} <= set(graph.makers):
-        raise ValueError("the metadata name values that the graph does not make; export the model again")
     if not isinstance(classes, list) or not all(isinstance(c, str) for c in classes) \
             or not isinstance(described["record"], dict):
         raise ValueError("the metadata's classes must be a list of names and its record an object")
-    reader = Importer(graph, shape=checked_shape(described["input_shape"], "the network's input"), begin=begin, end=end)
+    if described["nodes"] != checksum(graph.proto.node):
+        raise ValueError("the graph was changed after Pellucid exported it; export the model again, or remove the "
+                         f"metadata {MARK!r} to read it as a graph from elsewhere")
+    network = Network.from_json(described["network"])
+    for name, p in network.parameters().items():
+        tensor = graph.constants.get(name)
+        # Of what works on channels alone the graph has axes of size 1 for the places too.
+        if tensor is None or tensor.data_type != library().TensorProto.FLOAT \
+                or [n for n in tensor.dims if n != 1] != [n for n in p.shape if n != 1]:
+            found = "is missing" if tensor is None else f"has shape {tuple(tensor.dims)[:MOST_AXES]}"
+            raise ValueError(f"the constant {name} {found}, expected float32 {p.shape}; export the model again")
     given = {kind: described[kind] for kind in ("preprocessing", "calibration")}
     model = Model(
-        reader.network, None, classes=classes, record=described["record"],
+        network, None, classes=classes, record=described["record"],
         preprocessing=given["preprocessing"] and Preprocessing.from_json(given["preprocessing"]),
         calibration=given["calibration"] and Calibration.from_json(given["calibration"]), tta=described["tta"])
-    _fill(model, reader.parameters)
+    _fill(model, {name: array(graph.constants[name]).reshape(p.shape) for name, p in network.parameters().items()})
     return model
 
 

@@ -1,6 +1,7 @@
 """From a model to an ONNX graph: pixels in, calibrated probabilities out, and every layer an operator or a few.
 
-Maps are N, C, H, W within the graph. `pellucid.exchange.onnx.load` reads what is written here without loss.
+Maps are N, C, H, W within the graph. A layer's parameters are constants named as the model names them; with the network
+in the metadata they are what `pellucid.exchange.onnx.load` makes the model of again, without loss.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from ...layers.base import Shape
 from ...model import Model
 from ...network import INPUT, Node
 from . import resizing
-from .proto import LARGEST_FILE, library
+from .proto import LARGEST_FILE, checksum, library
 
 IMAGES, PROBABILITIES = "images", "probabilities"  # what the graph reads and puts out
 BEGIN = "network/in"  # the value that the network's first layers read
@@ -39,8 +40,7 @@ def to_proto(model: Model):
     if 4 * sum(p.size for p in model.network.parameters().values()) > LARGEST_FILE - ROOM:
         raise ValueError("the parameters take more than the 2 GiB that an ONNX file of one part can hold")
     onnx, w = library(), Writer(model)
-    end = w.layers(w.preprocess())
-    w.probabilities(end)
+    w.probabilities(w.layers(w.preprocess()))
     shape = model.network.input_shape
     kind = onnx.TensorProto.UINT8 if model.preprocessing else onnx.TensorProto.FLOAT
     if model.preprocessing and len(shape) == 3:
@@ -53,7 +53,7 @@ def to_proto(model: Model):
         graph, producer_name="pellucid", producer_version=__version__, ir_version=IR_VERSION[w.opset],
         opset_imports=[onnx.helper.make_opsetid("", w.opset)])
     onnx.helper.set_model_props(proto, {"classes": json.dumps(model.classes), "pellucid": json.dumps({
-        "input_shape": list(model.network.input_shape), "begin": BEGIN, "end": end, "record": model.record,
+        "network": model.network.to_json(), "nodes": checksum(w.nodes), "record": model.record,
         "preprocessing": model.preprocessing and model.preprocessing.to_json(),
         "calibration": model.calibration and model.calibration.to_json(), "tta": model.tta,
     })})

@@ -26,12 +26,9 @@ WEIGHT = ".weight"  # what the names of weights end in where a graph comes from 
 
 
 class Importer:
-    """A network in the making. `shape` is the input's, for graphs that leave height, width or channels open.
+    """A network in the making. `shape` is the input's, for graphs that leave height, width or channels open."""
 
-    `begin` and `end` name the values between which the network lies; by default the graph's input and output.
-    """
-
-    def __init__(self, graph: Graph, *, shape: Shape | None = None, begin: str | None = None, end: str | None = None):
+    def __init__(self, graph: Graph, *, shape: Shape | None = None):
         self.graph, self.opset = graph, graph.opset
         self.nodes: dict[str, Node] = {}
         self.parameters: dict[str, np.ndarray] = {}
@@ -41,8 +38,8 @@ class Importer:
         self.known_as: dict[str, list[str]] = defaultdict(list)  # the graph's names for what a node of ours makes
         self.shapes: dict[str, Shape] = {}  # what each node puts out
         self.bytes = 0
-        end = end or self._output()
-        begin, value = self._input(begin, end, shape)
+        end = self._output()
+        begin, value = self._input(end, shape)
         self._note(begin, value)
         for node in graph.order(end, {begin}):
             self._read(node)
@@ -58,11 +55,9 @@ class Importer:
                              "has one: cut the others off")
         return names[0]
 
-    def _input(self, begin: str | None, end: str, shape: Shape | None) -> tuple[str, Value]:
+    def _input(self, end: str, shape: Shape | None) -> tuple[str, Value]:
         """The value that the network reads, which stands for images."""
         inputs = self.graph.inputs
-        if begin is not None:
-            return begin, Value.of(INPUT, shape, 1)
         reached = {n for node in self.graph.order(end, set(inputs)) for n in node.input} | {end}
         read = [name for name in inputs if name in reached]
         if len(read) != 1:

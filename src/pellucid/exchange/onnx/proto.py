@@ -6,7 +6,9 @@ is executed, and no other file is opened: weights kept outside of it are refused
 
 from __future__ import annotations
 
+import json
 import os
+import zlib
 from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
@@ -164,6 +166,13 @@ def check_shape(dims, what: str) -> tuple[int, ...]:
     if len(shape) > MOST_AXES or min(shape, default=0) < 0 or prod(shape) > LARGEST:
         raise ValueError(f"{what} has the impossible shape {str(shape)[:100]}; at most {LARGEST:,} numbers are read")
     return shape
+
+
+def checksum(nodes) -> str:
+    """CRC-32 over nodes, all but their names, by which it is seen whether a graph was changed."""
+    described = [[n.domain, n.op_type, list(n.input), list(n.output),
+                  sorted(a.SerializeToString(deterministic=True).hex() for a in n.attribute)] for n in nodes]
+    return f"crc32:{zlib.crc32(json.dumps(described).encode()):08x}"
 
 
 def array(tensor) -> np.ndarray:
