@@ -250,6 +250,17 @@ def test_damaged_files_of_old(tmp_path):
             pth.read(tmp_path / "b")
 
 
+@pytest.mark.parametrize("keys", [b"](" + DOUBLING + b"e.", b"]" * 100_000 + b"a" * 99_999 + b".", b"](K\0e.", b"N."],
+                         ids=["doubling", "deep", "a number", "none"])
+def test_keys_that_are_none(tmp_path, keys):
+    machine = {"protocol_version": 1001, "little_endian": True}
+    (tmp_path / "a").write_bytes(pth.LEGACY + pickle.dumps(1001, 2) + pickle.dumps(machine, 2) + described() + keys)
+    start = time.monotonic()
+    with pytest.raises(PthError, match="its storages are not those that its tensors are views of"):
+        pth.read(tmp_path / "a")
+    assert time.monotonic() - start < 5
+
+
 @settings(max_examples=150, deadline=None)
 @given(st.booleans(), st.integers(0, 2**32), st.integers(0, 255))
 def test_a_changed_byte_gives_tensors_or_one_line(tmp_path_factory, legacy, at, value):
