@@ -16,6 +16,7 @@ from .base import Layer, Shape, as_image, require_spatial, window_text
 
 Size = int | tuple[int, ...]  # one integer, or one an axis
 
+MOST_PARTS = 4096  # of an axis
 BYTE = 256  # in windows of up to so many taps, the place of the maximum fits in a byte
 
 
@@ -143,7 +144,7 @@ class AdaptiveAvgPool(Layer):
     """Maps of one size from maps of any: each axis in `size` parts, and the mean of each part.
 
     `size` is an integer or one an axis; `geometry.parts` says which positions a part has. A map that has the size
-    already stays as it is. Raises ValueError for a size that is not of positive integers.
+    already stays as it is. Raises ValueError for a size that is not of integers from 1 to 4,096.
     """
 
     size: Size
@@ -152,8 +153,9 @@ class AdaptiveAvgPool(Layer):
     def __post_init__(self):
         super().__post_init__()
         sizes = self.size if isinstance(self.size, tuple) else (self.size,)
-        if not sizes or not all(isinstance(n, int) and not isinstance(n, bool) and n >= 1 for n in sizes):
-            raise ValueError(f"size must be an integer of at least 1, or one an axis, got {self.size!r}")
+        if not sizes or not all(isinstance(n, int) and not isinstance(n, bool)
+                                and 1 <= n <= MOST_PARTS for n in sizes):
+            raise ValueError(f"size must be an integer from 1 to {MOST_PARTS:,}, or one an axis, got {self.size!r}")
 
     def _parts(self, shape: Shape) -> list[list[range]]:
         require_spatial("AdaptiveAvgPool", shape)
