@@ -67,7 +67,7 @@ REFUSED = {
                       "impossible shape"),
     "huge fold": (model([node("Add", "a", "b", out="w"), CONV],
                         [("a", np.ones((20000, 1), np.float32)), ("b", np.ones((1, 20000), np.float32))]),
-                  "at most 268,435,456 are folded"),
+                  "at most 1,073,741,824 are folded"),
     "wrong fold": (model([node("Reshape", "a", "s", out="w"), CONV],
                          [("a", np.ones(5, np.float32)), ("s", np.array([2, 2]))]), "Reshape 'reshape_0'"),
     "weights from pixels": (model([node("Conv", "x", "x")]), "its weight depends on the graph's input"),
@@ -77,6 +77,8 @@ REFUSED = {
     "stride zero": (model([node("MaxPool", "x", kernel_shape=[2, 2], strides=[0, 1])]), "stride must be"),
     "windows of a volume": (model([node("MaxPool", "x", kernel_shape=[2, 2, 2])]), "a window of 3 axes"),
     "reflection": (model([node("Pad", "x", "p", mode="reflect")], [("p", np.ones(8, np.int64))]), "padding by reflect"),
+    "padding of one place": (model([node("GlobalAveragePool", "x", out="g"), node("Pad", "g", "p")],
+                                   [("p", np.array([0, 0, 1, 0, 0, 0, 0, 0]))]), "padding images, channels or"),
     "gates": (model([node("Sigmoid", "x", out="s"), node("Tanh", "x", out="t"), node("Mul", "s", "t")]),
               "a product of two values"),
     "a map as bias": (model([node("Add", "x", "b")], [("b", np.ones((1, 3, 8, 8), np.float32))]),
@@ -125,6 +127,19 @@ def test_a_network_larger_than_the_memory_is_refused_before_it_is_made(tmp_path,
     (tmp_path / "m.onnx").write_bytes(given.SerializeToString())
     monkeypatch.setattr(processors, "memory", lambda: 2**29)
     with pytest.raises(ModelFileError, match="parameters take 402,653,184 bytes, over half of this machine's"):
+        exchange.load(tmp_path / "m.onnx")
+
+
+def test_a_chain_of_constants_is_counted_together(tmp_path, monkeypatch):
+    from pellucid.exchange.onnx import folding
+
+    chain = [node("Neg", f"c{i}", out=f"c{i + 1}") for i in range(9)]
+    given = model([node("ConstantOfShape", "s", out="c0"), *chain, node("Unsqueeze", "c9", "a", out="c10"),
+                   node("Conv", "x", "c10")], [("s", np.array([4, 3, 3])), ("a", np.array([3]))])
+    (tmp_path / "m.onnx").write_bytes(given.SerializeToString())
+    assert exchange.load(tmp_path / "m.onnx").network.output_shape == (6, 8, 4)
+    monkeypatch.setattr(folding, "MOST_FOLDED", 8 * 36 * 4)
+    with pytest.raises(ModelFileError, match="Neg 'neg_8' and the constants before it take 1,176 bytes to compute"):
         exchange.load(tmp_path / "m.onnx")
 
 

@@ -12,25 +12,40 @@ import numpy as np
 
 from .proto import attributes, check_shape, library, where
 
-MOST_FOLDED = 2**28  # numbers that a folded node reads or makes
+MOST_FOLDED = 2**30  # bytes that the folded nodes of a graph read or make together
 
 
-def fold(node, inputs: list[np.ndarray | None], opset: int) -> np.ndarray | None:
-    """The value of a node whose inputs are all constants; None for an operator that is not folded. Raises ValueError
-    for what is absurdly large, and whatever numpy does for what cannot be computed."""
-    function = FOLDED.get(node.op_type)
-    if function is None or node.domain not in ("", "ai.onnx"):
-        return None
-    given = attributes(node)
-    size = _size(node.op_type, given, inputs)
-    if size > MOST_FOLDED:
-        raise ValueError(f"{where(node)} computes with {size:,} numbers; at most {MOST_FOLDED:,} are folded")
-    with np.errstate(all="ignore"):
-        return np.asarray(function(given, *inputs))
+class Folder:
+    """The folding of one graph: what it reads and makes is counted before it is computed."""
+
+    def __init__(self):
+        self.bytes = 0
+
+    def fold(self, node, inputs: list[np.ndarray | None]) -> np.ndarray | None:
+        """The value of a node whose inputs are all constants; None for an operator that is not folded. Raises
+        ValueError for what is absurdly large, and whatever numpy does for what cannot be computed."""
+        function = FOLDED.get(node.op_type)
+        if function is None or node.domain not in ("", "ai.onnx"):
+            return None
+        given = attributes(node)
+        self.bytes += _numbers(node.op_type, given, inputs) * _width(given, inputs)
+        if self.bytes > MOST_FOLDED:
+            raise ValueError(f"{where(node)} and the constants before it take {self.bytes:,} bytes to compute; at most "
+                             f"{MOST_FOLDED:,} are folded")
+        with np.errstate(all="ignore"):
+            return np.asarray(function(given, *inputs))
 
 
-def _size(operator: str, given: dict, inputs: list[np.ndarray | None]) -> int:
-    """How many numbers folding reads or makes."""
+def _width(given: dict, inputs: list[np.ndarray | None]) -> int:
+    """The most bytes that one of them takes."""
+    return max((x.itemsize if x.dtype.kind == "f" and "to" not in given else 8 for x in inputs if x is not None),
+               default=8)
+
+
+def _numbers(operator: str, given: dict, inputs: list[np.ndarray | None]) -> int:
+    """How many numbers folding reads or makes, other than by looking at the same ones in another way."""
+    if operator in _VIEWS:
+        return 0
     if operator in _BROADCAST:
         return prod(np.broadcast_shapes(*(x.shape for x in inputs)))
     if operator == "Gather":
@@ -110,3 +125,4 @@ FOLDED: dict[str, Callable] = {
     "Unsqueeze": _unsqueeze,
 }
 _BROADCAST = ("Add", "Div", "Mul", "Sub")
+_VIEWS = ("Identity", "Slice", "Squeeze", "Transpose", "Unsqueeze")

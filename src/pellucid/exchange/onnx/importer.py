@@ -37,7 +37,7 @@ class Importer:
         self.counts: Counter[str] = Counter()
         self.known_as: dict[str, list[str]] = defaultdict(list)  # the graph's names for what a node of ours makes
         self.shapes: dict[str, Shape] = {}  # what each node puts out
-        self.bytes = 0
+        self.bytes, self.folder = 0, folding.Folder()
         end = self._output()
         begin, value = self._input(end, shape)
         self._note(begin, value)
@@ -115,7 +115,7 @@ class Importer:
         try:
             inputs = [self.value(name) for name in node.input]
             if not any(isinstance(v, Value) for v in inputs):
-                made = folding.fold(node, inputs, self.opset)
+                made = self.folder.fold(node, inputs)
             elif node.op_type == "Shape" and not node.domain:
                 made = np.array(inputs[0].sizes, np.int64)[_part(node)]
             else:

@@ -79,9 +79,10 @@ def pad(importer, node, x: Value, pads=None, value=None, axes=None) -> Value:
         raise Impossible(f"padding by {mode if mode != 'constant' else 'another number'}, not by zeros, would need a "
                          "layer of its own")
     places = range(rank) if axes is None else [int(a) % rank for a in np.ravel(axes)]
-    sides = {x.axes[a]: (int(pads[i]), int(pads[i + len(places)])) for i, a in enumerate(places)}
-    if any(p for axis, pair in sides.items() if axis not in x.spatial for p in pair):
-        raise Impossible("padding images or channels would need a layer of its own")
+    pairs = [(x.axes[a], (int(pads[i]), int(pads[i + len(places)]))) for i, a in enumerate(places)]
+    if any(p for axis, pair in pairs if axis not in x.spatial for p in pair):  # of which several may be called "1"
+        raise Impossible("padding images, channels or what has one place would need a layer of its own")
+    sides = dict(pairs)
     if min((p for pair in sides.values() for p in pair), default=0) < 0:
         raise Impossible("negative padding, which cuts a map, would need a layer of its own")
     wanted = tuple(sides.get(axis, (0, 0)) for axis in x.spatial)
