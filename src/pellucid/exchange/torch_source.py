@@ -10,12 +10,13 @@ import os
 import re
 import tempfile
 from importlib import import_module
+from math import prod
 from pathlib import Path
 
 import numpy as np
 
 from .. import __version__, modelfile
-from ..files import atomic_text
+from ..files import replacing
 from ..geometry import Window
 from ..layers.activation import Softmax
 from ..layers.base import Shape
@@ -24,6 +25,17 @@ from ..network import INPUT, Node
 from . import agreement
 
 WEIGHTS = ".safetensors"  # the ending of what holds the weights
+# What a layer cannot be called: names that the text uses, and those that every nn.Module has, but for those that begin
+# with an underscore, which no layer's does.
+RESERVED = frozenset("""
+    F T_destination add_module apply bfloat16 buffers call_super_init children compile cpu cuda double dump_patches eval
+    extra_repr float forward get_buffer get_extra_state get_parameter get_submodule half ipu load_state_dict modules
+    mtia named_buffers named_children named_modules named_parameters nn parameters prepare register_backward_hook
+    register_buffer register_forward_hook register_forward_pre_hook register_full_backward_hook
+    register_full_backward_pre_hook register_load_state_dict_post_hook register_load_state_dict_pre_hook
+    register_module register_parameter register_state_dict_post_hook register_state_dict_pre_hook requires_grad_ scores
+    self set_extra_state set_submodule share_memory state_dict to to_empty torch train training type xpu zero_grad
+""".split())
 
 HEAD = '''\
 """A classifier of images, exported by Pellucid {version}.
@@ -100,8 +112,9 @@ def export(model: Model, path: str | os.PathLike,
             modelfile.write(trial.with_suffix(WEIGHTS), tensors, {"format": "pt"})
             found = agreement.compare(model, running(trial), *check)
         found.require("the PyTorch module")
-    modelfile.write(weights, tensors, {"format": "pt"})
-    atomic_text(path, text)
+    with replacing(path) as temporary:  # the text is written before the weights are in their place
+        temporary.write_text(text, "utf-8")
+        modelfile.write(weights, tensors, {"format": "pt"})
     return found
 
 
@@ -157,6 +170,7 @@ class Writer:
         self.modules, self.lines = [], []
         self.values = {INPUT: "x"}  # the variable that holds each node's value
         self.names: dict[str, str] = {}
+        self.taken = {*RESERVED, "x"}  # variables and attributes of the network
 
     def write(self, node: Node) -> None:
         form = FORMS.get(type(node.layer).__name__)
@@ -174,10 +188,10 @@ class Writer:
 
     def _variable(self, name: str) -> str:
         text = re.sub(r"\W", "_", name)
-        text = f"n{text}" if text[0].isdigit() else text
-        taken = {*self.values.values(), "self", "torch", "F", "nn", "prepare", "scores", "forward"}
-        while keyword.iskeyword(text) or text in taken:
+        text = f"n{text}" if text[0].isdigit() or text[0] == "_" else text
+        while keyword.iskeyword(text) or not self.taken.isdisjoint((text, f"{text}_weight", f"{text}_bias")):
             text += "_"
+        self.taken |= {text, f"{text}_weight", f"{text}_bias"}  # an affine layer has two attributes
         return text
 
     def module(self, node: Node, attribute: str, text: str) -> None:
@@ -252,13 +266,17 @@ def _max_pool(w: Writer, node: Node, shape: Shape, a: str, x: str) -> str:
 
 def _avg_pool(w: Writer, node: Node, shape: Shape, a: str, x: str) -> str:
     axes = node.layer.windows(shape)
-    if any(v.dilation > 1 for v in axes):
-        raise ValueError(f"layer {node.name!r}: PyTorch has no mean of taps that lie apart")
-    pool = f"F.avg_pool{len(axes)}d({{}}, {_each(axes, 'size')}, {_each(axes, 'stride')})"
+    whole = node.layer.count_include_pad or not any(v.before or v.after for v in axes)
+    if any(v.dilation > 1 for v in axes):  # PyTorch has no mean of taps that lie apart: their sum, by ones
+        ones = f"{x}.new_ones({(shape[-1], 1, *(v.size for v in axes))})"
+        pool = (f"F.conv{len(axes)}d({{}}, {ones}, stride={_each(axes, 'stride')}, "
+                f"dilation={_each(axes, 'dilation')}, groups={shape[-1]})")
+        over = str(prod(v.size for v in axes))
+    else:
+        pool, over = f"F.avg_pool{len(axes)}d({{}}, {_each(axes, 'size')}, {_each(axes, 'stride')})", ""
     mean = pool.format(_padded(x, axes))
-    if node.layer.count_include_pad or not any(v.before or v.after for v in axes):
-        return mean
-    return f"{mean} / {pool.format(_padded(f'torch.ones_like({x})', axes))}"
+    over = over if whole else pool.format(_padded(f"torch.ones_like({x})", axes))
+    return f"{mean} / {over}" if over else mean
 
 
 def _over_places(method: str):
