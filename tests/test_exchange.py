@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import sys
 
@@ -45,7 +46,7 @@ from pellucid.layers import (
     Tanh,
 )
 from pellucid.layers.base import LAYERS
-from pellucid.network import Concat, Network, Residual, Sequential
+from pellucid.network import Concat, Network, Node, Residual, Sequential
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -126,15 +127,17 @@ def test_what_was_exported_comes_back_the_same(body, tta, tmp_path):
     np.testing.assert_array_equal(exchange.load(tmp_path / "m.safetensors").predict(images), model.predict(images))
 
 
-def test_parts_that_differ_in_size_are_refused(tmp_path):
-    model = model_of(Sequential(Conv(4, 3), AdaptiveAvgPool(3), Flatten(), Dense(7)))
-    with pytest.raises(ValueError, match="differ in size"):
-        onnx_files.export(model, tmp_path / "m.onnx")
+@pytest.mark.parametrize("size", [3, (7, 3), (20, 2), (5, 8)])
+def test_parts_that_differ_in_size_are_means_all_the_same(size, tmp_path):
+    model = model_of(Sequential(Conv(4, 3), AdaptiveAvgPool(size), Flatten(), Dense(7)))
+    found = onnx_files.export(model, tmp_path / "m.onnx", ("noise", pictures()))
+    assert found.agreed == 40 and found.difference < 1e-5
 
 
 @pytest.mark.parametrize("shape", [(9, 5), (12,)])
 def test_signals_and_features_go_both_ways(shape, tmp_path):
-    body = Sequential(Conv(6, 3, padding=1), MaxPool(2), ReLU(), Flatten(), Dense(3)) if len(shape) > 1 else \
+    body = Sequential(Conv(6, 3, padding=1), MaxPool(2), AdaptiveAvgPool(3), AvgPool(
+        2, 1, ((2, 2),), dilation=3, count_include_pad=False), ReLU(), Flatten(), Dense(3)) if len(shape) > 1 else \
         Sequential(Dense(8), BatchNorm(), Tanh(), Dense(3))
     model = Model(Network.build(shape, body), 2)
     x = np.random.default_rng(3).standard_normal((5, *shape), np.float32)
@@ -197,6 +200,47 @@ def test_a_state_dict_that_pytorch_reads_strictly(tmp_path):
     images = pictures(4)
     with torch.inference_mode():
         np.testing.assert_allclose(net.load()(torch.from_numpy(images)).numpy(), model.predict(images), atol=1e-5)
+
+
+def test_layers_may_be_called_anything(tmp_path):
+    """As every attribute of PyTorch's modules and of what is written, and as each other's parameters."""
+    taken = [name for name in dir(torch.nn.Module()) if not name.startswith("__")]
+    names = ["torch", "F", "nn", "self", "x", "images", "prepare", "scores", "MEAN", "load", "Path", "class", "1", "_",
+             "a.b", "a_b", "pad_weight", "pad", "pad_bias", *taken]
+    layers = {name: (Conv(2, 1), Affine(), AvgPool(3, 1, ((0, 1), (2, 0)), count_include_pad=False),
+                     MaxPool(3, 1, ((1, 0), (0, 2))), BatchNorm())[i % 5] for i, name in enumerate(names)}
+    layers |= {"pad": Affine(), "pad_weight": Conv(2, 1), "pad_bias": BatchNorm()}
+    nodes = [Node(name, layer, (before,)) for (name, layer), before in zip(
+        layers.items(), ("input", *layers), strict=False)]
+    shape = (70, 70, 3)
+    network = Network(shape, (*nodes, Node("end", GlobalAvgPool(), (names[-1],))), "end")
+    model = Model(network, 0, preprocessing=Preprocessing.from_images(pictures(2, shape)))
+    assert torch_source.export(model, tmp_path / "m.py", ("noise", pictures(2, shape))).agreed == 2
+
+
+@pytest.mark.parametrize("counted", [False, True])
+@pytest.mark.parametrize("padding", [0, ((1, 2), (0, 2))])
+def test_pooling_of_taps_that_lie_apart(counted, padding, tmp_path):
+    """Padded by as many places as there are taps, too."""
+    pool = AvgPool((3, 2), (1, 2), padding, dilation=(2, 3), count_include_pad=counted)
+    most = MaxPool((2, 1), (1, 1), (2, 0), dilation=(3, 1))
+    model = model_of(Sequential(Conv(4, 3), pool, most, Flatten(), Dense(7)))
+    for export, name in ((onnx_files.export, "m.onnx"), (torch_source.export, "m.py")):
+        assert export(model, tmp_path / name, ("noise", pictures())).agreed == 40
+
+
+def test_a_module_is_written_with_its_weights_or_not_at_all(tmp_path, monkeypatch):
+    model = model_of(EVERYTHING[2])
+    for place, name in ((torch_source.modelfile, "write"), (torch_source.Path, "write_text")):
+        with monkeypatch.context() as changed:
+            changed.setattr(place, name, full)
+            with pytest.raises(OSError, match="disk is full"):
+                torch_source.export(model, tmp_path / "m.py")
+        assert list(tmp_path.iterdir()) == []
+
+
+def full(*_, **__):
+    raise OSError(errno.ENOSPC, "No space left on device")
 
 
 # What is not the same is not put there.

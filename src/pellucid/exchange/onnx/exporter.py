@@ -11,8 +11,8 @@ from math import prod
 
 import numpy as np
 
-from ... import __version__
-from ...geometry import Window, per_axis
+from ... import __version__, reference
+from ...geometry import Window, parts, per_axis
 from ...layers import TakeChannels
 from ...layers.activation import Softmax
 from ...layers.base import Shape
@@ -174,17 +174,24 @@ def _conv(w: Writer, node: Node, shape: Shape, x: str) -> str:
 
 def _pool(operator: str):
     def write(w: Writer, node: Node, shape: Shape, x: str) -> str:
-        axes, more = node.layer.windows(shape), {}
-        if any(max(a.before, a.after) >= a.size for a in axes):
-            raise ValueError(f"layer {node.name!r}: ONNX Runtime pads a pooling by less than the number of its taps")
-        if operator == "AveragePool":
-            more = {"count_include_pad": int(node.layer.count_include_pad)}
+        axes, settings = node.layer.windows(shape), _sliding(node.layer.windows(shape))
+        mean, wide = operator == "AveragePool", any(max(a.before, a.after) >= a.size for a in axes)
+        if wide:  # ONNX Runtime pads a pooling itself by less than the number of its taps
+            sides = [(a.before, a.after) for a in axes]
+            x = _padded(w, x, sides, f"{node.name}/padded", 0 if mean else -np.inf)
+            settings["pads"] = [0] * 2 * len(axes)
+        if mean:
+            settings["count_include_pad"] = int(wide or node.layer.count_include_pad)
             if any(a.dilation > 1 for a in axes):
                 w.need(19)
-        settings = _sliding(axes)
-        if operator == "AveragePool" and w.opset < 19:
-            del settings["dilations"]
-        return w.add(operator, [x], node.name, **settings, **more)
+            else:
+                del settings["dilations"]
+        x = w.add(operator, [x], node.name, **settings)
+        if mean and wide and not node.layer.count_include_pad:
+            options = {**node.layer.options, "count_include_pad": True}
+            seen = reference.avg_pool(np.ones((1, *shape[:-1], 1)), node.layer.size, **options)  # a part of each window
+            x = w.add("Div", [x, w.constant(f"{node.name}/seen", np.moveaxis(seen, -1, 1))], f"{node.name}/mean")
+        return x
 
     return write
 
@@ -245,8 +252,13 @@ def _sum(w: Writer, node: Node, shape: Shape, *inputs: str) -> str:
 
 
 def _pad(w: Writer, node: Node, shape: Shape, x: str) -> str:
-    before, after = zip(*node.layer.sides(shape), strict=True)
-    return w.add("Pad", [x, w.constant(f"{node.name}/sides", [0, 0, *before, 0, 0, *after], np.int64)], node.name)
+    return _padded(w, x, node.layer.sides(shape), node.name, 0)
+
+
+def _padded(w: Writer, x: str, sides, name: str, value: float) -> str:
+    before, after = zip(*sides, strict=True)
+    places = w.constant(f"{name}/sides", [0, 0, *before, 0, 0, *after], np.int64)
+    return w.add("Pad", [x, places, w.constant(f"{name}/value", np.float32(value))], name)
 
 
 def _shuffle(w: Writer, node: Node, shape: Shape, x: str) -> str:
@@ -260,12 +272,20 @@ def _shuffle(w: Writer, node: Node, shape: Shape, x: str) -> str:
 
 def _adaptive(w: Writer, node: Node, shape: Shape, x: str) -> str:
     sizes = per_axis(node.layer.size, len(shape) - 1, "size")
-    if any(n % size for n, size in zip(shape, sizes, strict=False)):
-        raise ValueError(f"layer {node.name!r}: ONNX has no mean over parts that differ in size")
     if sizes == shape[:-1]:
         return x
-    steps = [n // size for n, size in zip(shape, sizes, strict=False)]
-    return w.add("AveragePool", [x], node.name, kernel_shape=steps, strides=steps)
+    if not any(n % size for n, size in zip(shape, sizes, strict=False)):
+        steps = [n // size for n, size in zip(shape, sizes, strict=False)]
+        return w.add("AveragePool", [x], node.name, kernel_shape=steps, strides=steps)
+    # Parts that differ in size: each axis by a matrix, the last one from the right, the one before it from the left.
+    for axis, (n, size) in reversed(list(enumerate(zip(shape[:-1], sizes, strict=True)))):
+        means = np.zeros((size, n))
+        for row, part in zip(means, parts(n, size), strict=True):
+            row[part.start:part.stop] = 1 / len(part)
+        last = axis == len(sizes) - 1
+        matrix = w.constant(f"{node.name}/axis{axis}", means.T if last else means)
+        x = w.add("MatMul", [x, matrix] if last else [matrix, x], f"{node.name}/{axis}")
+    return x
 
 
 def _channels(w: Writer, node: Node, shape: Shape, x: str) -> str:
