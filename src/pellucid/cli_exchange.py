@@ -68,7 +68,6 @@ def export(
                    **({"data": found.data, "images": found.images, "largest_difference": found.difference,
                        "labels_agreed": found.agreed} if found else {"reason": why})})
         return
-    from .cli_text import quoted
 
     show(f"written  {', '.join(quoted(f) for f in files)}")
     if not found:
@@ -149,8 +148,6 @@ def import_(
                    "parameters": network.parameter_count, "classes": model.classes,
                    "preprocessing": model.preprocessing and model.preprocessing.to_json()})
         return
-    from .cli_text import number, quoted
-    from .summary import by
 
     what = "" if graph else f"{name}, "
     show(f"{quoted(target)}: {what}{number(len(network.nodes), 'layer')}, "
