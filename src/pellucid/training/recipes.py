@@ -37,9 +37,9 @@ class Recipe:
 
 
 RECIPES = {
-    "fast": Recipe(0.5, (32, 24, 16), 3),
-    "standard": Recipe(1.0, (64, 48, 32, 16), 6),
-    "best": Recipe(3.0, (96, 64, 48, 32), 8),
+    "fast": Recipe(0.5, (32, 24, 16), 2),
+    "standard": Recipe(1.0, (64, 48, 32, 16), 4),
+    "best": Recipe(3.0, (96, 64, 48, 32), 6),
 }
 
 
