@@ -38,7 +38,7 @@ class Recipe:
 
 RECIPES = {
     "fast": Recipe(0.5, (32, 24, 16), 2),
-    "standard": Recipe(1.0, (64, 48, 32, 16), 4),
+    "standard": Recipe(1.0, (64, 48, 32, 16), 5),
     "best": Recipe(3.0, (96, 64, 48, 32), 6),
 }
 
