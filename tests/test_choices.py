@@ -411,7 +411,7 @@ def test_less_time_gives_smaller_pictures(tmp_path, monkeypatch):
             pixels = rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(tmp_path / "photos" / name / f"{number}.png")
     monkeypatch.setattr("pellucid.training.fit.measure", lambda setup, parts, engine, seconds: plan.Pace(
-        6.0 if setup.network.input_shape[0] == 64 else 0.01, 0.0, 0.0))
+        15.0 if setup.network.input_shape[0] == 64 else 0.01, 0.0, 0.0))
     seen = []
     run = fit(data=tmp_path / "photos", time=60, out=False, seed=1, patience=1, on_start=lambda s, _: seen.append(s))
     assert run.setup.network.input_shape == (48, 48, 3) and len(seen) == 1
