@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from PIL import Image
 from test_cli import assert_one_line, pellucid
-from test_exchange import onnx, onnx_files, pictures
+from test_exchange import onnx_files, pictures
 
 from pellucid import Model, Preprocessing, data, exchange, zoo
 

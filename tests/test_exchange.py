@@ -46,9 +46,6 @@ from pellucid.layers import (
 from pellucid.layers.base import LAYERS
 from pellucid.network import Concat, Network, Node, Residual, Sequential
 
-onnx = pytest.importorskip("onnx")
-pytest.importorskip("onnxruntime")
-
 COLOURS = (12, 10, 3)
 EVERYTHING = [  # between them, every kind of layer, and every way of padding
     Sequential(Pad(((1, 0), (0, 2))), Conv(12, 3, padding=((0, 1), (2, 0))), SiLU(), ChannelShuffle(3), LRN(3, 0.5),

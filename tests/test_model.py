@@ -126,6 +126,8 @@ def test_tta_is_the_mean_with_the_mirror_image(tmp_path):
     np.testing.assert_array_equal(copy.deepcopy(both).predict(images), both.predict(images))
     with pytest.raises(ValueError, match="tta"):
         Model(Network.build((6,), Dense(3)), tta=True)
+    with pytest.raises(ValueError, match="tta must be True or False"):
+        Model(one.network, tta="no")
 
 
 def test_a_model_that_classifies_nothing_says_so(tmp_path):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import warnings
 
 import numpy as np
-import pytest
+import onnx
 
 from pellucid.engine.parameters import ParameterBuffer
 from pellucid.engine.plan import Plan
@@ -17,8 +17,6 @@ from pellucid.exchange.onnx.importer import Importer
 from pellucid.exchange.onnx.operators import OPERATORS
 from pellucid.exchange.onnx.proto import checked
 from pellucid.network import INPUT
-
-onnx = pytest.importorskip("onnx")
 
 NOT_LAYERS = {"Cast"}  # changes types, of which there is one here
 

@@ -5,14 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 from pellucid import exchange
 from pellucid.exchange.onnx import session
 from pellucid.layers import Softmax
-
-onnx = pytest.importorskip("onnx")
-pytest.importorskip("onnxruntime")
 
 # Name, and layers that the network has here.
 NETWORKS = {"bvlc_alexnet": 23, "densenet121": 547, "inception_v1": 142, "inception_v2": 302, "resnet50": 176,

@@ -6,13 +6,13 @@ import os
 import tracemalloc
 
 import numpy as np
+import onnx
 import pytest
 
 from pellucid import exchange
 from pellucid.exchange.onnx.proto import checked
 from pellucid.modelfile import ModelFileError
 
-onnx = pytest.importorskip("onnx")
 helper, FLOAT = onnx.helper, onnx.TensorProto.FLOAT
 
 

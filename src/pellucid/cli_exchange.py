@@ -68,7 +68,6 @@ def export(
                    **({"data": found.data, "images": found.images, "largest_difference": found.difference,
                        "labels_agreed": found.agreed} if found else {"reason": why})})
         return
-
     show(f"written  {', '.join(quoted(f) for f in files)}")
     if not found:
         say(f"NOT checked, whether it gives the model's answers is not known: {printable(why)}")
@@ -148,7 +147,6 @@ def import_(
                    "parameters": network.parameter_count, "classes": model.classes,
                    "preprocessing": model.preprocessing and model.preprocessing.to_json()})
         return
-
     what = "" if graph else f"{name}, "
     show(f"{quoted(target)}: {what}{number(len(network.nodes), 'layer')}, "
          f"{number(network.parameter_count, 'parameter')}, {by(network.input_shape)} to {by(network.output_shape)}")

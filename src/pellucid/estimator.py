@@ -17,6 +17,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from . import zoo
+from .data.arrays import spread
 from .layers.base import Shape
 from .model import Model
 from .network import Network, brief, checked_shape
@@ -207,8 +208,7 @@ class _Training:
 
     def some(self) -> np.ndarray:
         """A few samples as the network reads them, by which first layers are set."""
-        chosen = np.linspace(0, len(self.X) - 1, min(len(self.X), LEAST_IMAGES)).round().astype(np.int64)
-        return _standardised(self.X[chosen], self.shape, self.scaler)
+        return _standardised(self.X[spread(len(self.X), LEAST_IMAGES)], self.shape, self.scaler)
 
     def preprocessing(self) -> Preprocessing | None:
         """That of the model for uint8 images: where X holds pixels by the rules of `data.arrays`, else None."""
@@ -313,8 +313,7 @@ def _standardised(X: np.ndarray, shape: Shape, scaler: StandardScaler) -> np.nda
 
 def _pace(data: _Training, network: Network, plan: Plan, label_smoothing: float) -> planning.Pace:
     """How fast training goes, measured on a model of which nothing is kept."""
-    # At a rate of zero no step diverges.
-    step = TrainStep(Model(network, data.seed), plan.batch_size, replace(optimizer(network, plan), lr=0.0),
+    step = TrainStep(Model(network, data.seed), plan.batch_size, replace(optimizer(network, plan), lr=planning.STILL),
                      label_smoothing=label_smoothing)
     watch = planning.Stopwatch()
     for epoch in count(1):

@@ -51,6 +51,8 @@ class Model:
             raise ValueError(f"the network has {outputs} outputs, but {len(classes)} classes are named")
         if classes is not None and len(set(classes)) != len(classes):
             raise ValueError("two classes have the same name; give each its own")
+        if not isinstance(tta, bool):
+            raise ValueError(f"tta must be True or False, got {tta!r}")
         if tta and len(network.input_shape) != 3:
             raise ValueError(f"tta mirrors images, and the network reads {network.input_shape}")
         self.network, self.preprocessing, self.calibration, self.tta = network, preprocessing, calibration, tta

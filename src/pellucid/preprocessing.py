@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .data.arrays import spread
 from .data.pictures import checked_fit, fitted
 from .layers.base import Shape
 from .network import brief, checked_shape
@@ -60,7 +61,7 @@ class Preprocessing:
             raise ValueError(f"no pixels to take the mean of: images have shape {images.shape}")
         levels, channels = np.arange(256), images.shape[-1]
         counts = np.zeros((channels, 256), np.int64)
-        chosen = np.linspace(0, len(images) - 1, min(len(images), MOST_COUNTED)).round().astype(np.int64)
+        chosen = spread(len(images), MOST_COUNTED)
         # Some images at a time: counting needs 8 bytes a pixel, and the images may be a file larger than memory.
         step = max(2**20 // (images.size // len(images)), 1)
         for first in range(0, len(chosen), step):

@@ -21,6 +21,11 @@ MOST_CLASSES = 100_000  # that labels may number
 _BLOCK = 2**22  # values looked at together, so that checks take little memory beside the data
 
 
+def spread(count: int, most: int) -> np.ndarray:
+    """The numbers below `count`, or `most` of them at equal distances where there are more: ascending int64."""
+    return np.linspace(0, count - 1, min(count, most)).round().astype(np.int64)
+
+
 def require_memory(size: int, what: str) -> None:
     """Raise DataError where an array of `size` bytes takes more than half of the machine's memory."""
     try:

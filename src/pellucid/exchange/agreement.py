@@ -9,6 +9,7 @@ from math import prod
 import numpy as np
 
 from .. import data
+from ..data.arrays import spread
 from ..data.pictures import FITS
 from ..model import Model
 from ..preprocessing import Preprocessing
@@ -59,14 +60,9 @@ def images_for(model: Model, source: str | None = None, progress: Callable[[int,
         small = np.flatnonzero(pixels <= LARGEST)
         if len(small):
             most = max(MOST_PIXELS // int(pixels[small].max()), 1)
-            chosen = small[_spread(len(small), min(most, MOST_IMAGES))]
+            chosen = small[spread(len(small), min(most, MOST_IMAGES))]
             return dataset.name, data.originals(dataset.pictures, chosen, model.preprocessing.input_shape[-1])
-    return dataset.name, np.asarray(dataset.images[_spread(len(dataset.images), MOST_IMAGES)])
-
-
-def _spread(count: int, most: int) -> np.ndarray:
-    """At most so many of the numbers below `count`, at equal distances."""
-    return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(np.int64))
+    return dataset.name, np.asarray(dataset.images[spread(len(dataset.images), MOST_IMAGES)])
 
 
 def compare(model: Model, answer: Callable[[np.ndarray], np.ndarray], name: str, images: Sequence[np.ndarray],

@@ -179,8 +179,7 @@ def fit(
         setup = prepare(chosen, dataset, plan, known, **asked)
     on.processes.require_same("data and settings", setup.deciding())
     trainer = Trainer(setup, parts, progress, on)
-    if begin:
-        trainer.begin_from(begin.weights)
+    trainer.begin(begin.weights if begin else None)
     config = {**setup.to_json(), "command": command, **on.to_json()}
     with on.processes.agreeing():
         if out is not False and on.processes.main:

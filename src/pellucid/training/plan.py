@@ -29,6 +29,9 @@ TIME_SHARE = 0.92
 
 WHOLE = 10  # epochs from which on time is planned in whole ones
 
+# A rate at which nothing moves and no step diverges, though every product is computed: steps are timed at it.
+STILL = 1e-30
+
 MOST_EPOCHS, MOST_STEPS = 10**6, 10**9
 
 

@@ -30,7 +30,6 @@ from .whitening import whiten
 SAVE_EVERY = 1.0  # seconds between saves where epochs are shorter than that
 SAVE_WITHIN = 60.0  # seconds between saves within an epoch
 MOST_TIMED = 512  # images of the validation by which its time is told
-TINY_RATE = 1e-30  # so low that nothing moves, though every product is computed
 
 
 @dataclass
@@ -91,7 +90,6 @@ class Trainer:
         self.folder: RunFolder | None = None
         self.progress = progress or (lambda p: None)
         self.model = _model(setup)
-        whiten(self.model, parts.train.images)
         self.step = engine.begin(self.model, setup)
         self.average = Average(self.model, setup.averaging)
         self.kept = _model(setup)
@@ -103,10 +101,13 @@ class Trainer:
         self.sound = self.between_steps = True
         self.began, self.done_before = clock.perf_counter(), 0
 
-    def begin_from(self, values: dict[str, np.ndarray]) -> None:
-        """Start with these weights in place of random ones; those of other layers stay random."""
-        for model in (self.model, self.kept):
-            model.load_parameters({**model.parameters, **values})
+    def begin(self, values: dict[str, np.ndarray] | None) -> None:
+        """Start a new run: with these weights in place of random ones, where there are some, those of other layers
+        staying random; else with first layers that whiten set from the training images."""
+        if values is None:
+            whiten(self.model, self.parts.train.images)
+        else:
+            self.model.load_parameters({**self.model.parameters, **values})
         self.average = Average(self.model, self.setup.averaging)
 
     def restore(self) -> None:
@@ -381,9 +382,8 @@ def measure(setup: Setup, parts: datasets.Split, engine: engines.Native | engine
 def _step_seconds(setup: Setup, parts: datasets.Split, engine: engines.Native | engines.Torch, batch: int,
                   seconds: float) -> tuple[float, Trainer]:
     """How long a step of so many images takes, by doing some for about `seconds`; and what did them."""
-    # The weights stay as they begin, where a step takes its usual time and none diverges.
-    plan, still = planning.Plan(batch, len(parts.train) // batch, setup.plan.steps), replace(
-        setup.optimizer, lr=TINY_RATE)
+    plan = planning.Plan(batch, len(parts.train) // batch, setup.plan.steps)
+    still = replace(setup.optimizer, lr=planning.STILL)
     trial = Trainer(replace(setup, plan=plan, optimizer=still, patience=0), parts, None, engine)
     watch = planning.Stopwatch(seconds)
     trial._epoch(watch)

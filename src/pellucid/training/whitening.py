@@ -13,6 +13,7 @@ from math import ceil, sqrt
 
 import numpy as np
 
+from ..data.arrays import spread
 from ..layers import Conv
 from ..model import Model
 from ..network import INPUT, Node
@@ -35,11 +36,10 @@ def whiten(model: Model, images: np.ndarray) -> None:
         weight = model.buffer.arrays[f"{node.name}.weight"]
         _require_images(node, model, weight.shape[2:])
         height, width, _ = model.network.input_shape
-        count = min(len(images), max(MOST_PATCHES // (height * width), LEAST_IMAGES))
-        chosen = np.linspace(0, len(images) - 1, count).round().astype(np.int64)
-        chunks = (np.asarray(images[chosen[i:i + CHUNK]]) for i in range(0, count, CHUNK))
+        chosen = spread(len(images), max(MOST_PATCHES // (height * width), LEAST_IMAGES))
+        chunks = (np.asarray(images[chosen[i:i + CHUNK]]) for i in range(0, len(chosen), CHUNK))
         prepared = (model.preprocessing.apply(c) if c.dtype == np.uint8 else c for c in chunks)
-        weight[...] = filters(prepared, weight.shape, ceil(sqrt(count * height * width / MOST_PATCHES)))
+        weight[...] = filters(prepared, weight.shape, ceil(sqrt(len(chosen) * height * width / MOST_PATCHES)))
         model.changed()
 
 

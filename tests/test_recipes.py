@@ -1,0 +1,195 @@
+"""What training chooses where nothing is asked for: mirroring, network, width, size of pictures, optimiser. And that
+all of it together resumes to the bit."""
+
+import numpy as np
+import pytest
+from shapes_data import CLASSES, pictures
+from test_fit import assert_same_tensors, interrupt_at, small
+
+from pellucid import data as datasets
+from pellucid import optim, zoo
+from pellucid.cli import main
+from pellucid.layers import BatchNorm, Conv, Dense, Flatten, MaxPool, ReLU
+from pellucid.model import load
+from pellucid.network import Network, Sequential
+from pellucid.training import handedness, plan, recipes
+from pellucid.training.fit import fit
+
+
+@pytest.fixture(scope="module")
+def data():
+    return datasets.to_dataset("shapes", *pictures(), classes=CLASSES)
+
+
+class TestHandedness:
+    def test_letters_are_told_from_their_mirror_images_and_noise_is_not(self):
+        rng = np.random.default_rng(0)
+        stroke = np.zeros((12, 12))
+        stroke[2:10, 3] = stroke[9, 3:8] = 200  # an L
+        letters = np.clip(stroke + rng.normal(0, 40, (300, 12, 12)), 0, 255).astype(np.uint8)[..., None]
+        assert handedness.told_apart(letters) > 0.95
+        assert handedness.told_apart(rng.integers(0, 256, (600, 12, 12, 3), dtype=np.uint8)) < 0.6
+
+    def test_nothing_is_said_of_few_images_or_symmetric_ones(self):
+        few = np.random.default_rng(0).integers(0, 256, (10, 8, 8, 1), dtype=np.uint8)
+        assert handedness.told_apart(few) is None
+        for width in (8, 32, 33, 35, 49, 64):  # as whole blocks of pixels, and not
+            half = np.random.default_rng(width).integers(0, 256, (50, 9, width // 2, 2), dtype=np.uint8)
+            middle = half[:, :, :width % 2]
+            assert handedness.told_apart(np.concatenate([half, middle, half[:, :, ::-1]], axis=2)) == 0.5
+
+    def test_what_is_said_is_what_was_asked(self):
+        rng = np.random.default_rng(0)
+        for count, size, said in ((20, 8, "too few"), (90, 8, "linear classifier"), (90, 7, None)):
+            data = datasets.to_dataset("noise", rng.integers(0, 256, (count, size, size, 1)), np.arange(count) % 2)
+            notes = " ".join(fit("mlp", data, epochs=1, out=False).setup.notes)
+            assert ("mirrored" in notes) == (said is not None) and (said or "") in notes
+
+    def test_digits_are_not_mirrored(self):
+        run = fit("lenet", "digits", epochs=1, out=False)
+        assert not run.setup.mirror and "not mirrored" in run.setup.notes[0]
+
+    def test_a_mirror_that_is_asked_for_is_not_questioned(self, data):
+        run = fit(small(), data, epochs=1, mirror=True, out=False)
+        assert run.setup.mirror and "linear classifier" not in " ".join(run.setup.notes) and run.model.tta
+
+
+class TestRecipes:
+    def test_networks_suit_the_images(self):
+        names = {shape: recipes.networks(shape, recipes.RECIPES["standard"])[0] for shape in (
+            (7, 9, 1), (8, 8, 1), (28, 28, 1), (32, 32, 3), (64, 48, 1))}
+        assert [name for name, _ in names.values()] == ["mlp", "lenet", "convnet", "convnet", "convnet"]
+        for shape, (name, options) in names.items():
+            assert zoo.build(name, input_shape=shape, classes=5, **options).output_shape == (5,)
+
+    def test_less_time_gives_a_narrower_network(self, monkeypatch):
+        rng = np.random.default_rng(0)
+        data = datasets.to_dataset("noise", rng.integers(0, 256, (300, 32, 32, 3), dtype=np.uint8),
+                                   np.arange(300) % 2)
+
+        class Enough(Exception):
+            pass
+
+        def stop(setup, folder):
+            raise Enough(setup)
+
+        widths = []
+        for seconds in (1, 30, 1000):
+            # As if a multiply-add took a picosecond: the widest network needs 0.4 s a step.
+            monkeypatch.setattr("pellucid.training.fit.measure", lambda setup, parts, engine, seconds: plan.Pace(
+                sum(setup.network.macs.values()) * 2.6e-9, 0.0, 0.0))
+            with pytest.raises(Enough) as chosen:
+                fit(data=data, time=seconds, out=False, on_start=stop)
+            widths.append(chosen.value.args[0].network.node("conv2").layer.filters)
+        assert widths == sorted(widths) and widths[0] == 16 and widths[2] == 64
+        assert "width 64" in " ".join(chosen.value.args[0].notes)
+
+    def test_effort_is_in_epochs(self, data):
+        assert [plan.plan(60_000, effort=effort).epochs for effort in (0.5, 1.0, 3.0)] == [2, 5, 15]
+        assert fit(small(), data, recipe="fast", batch_size=64, out=False, patience=0).setup.plan.epochs == 30
+        with pytest.raises(ValueError, match="best"):
+            fit(small(), data, recipe="worst", out=False)
+
+    @pytest.mark.parametrize("name", ["mirror", "balance", "averaging", "tta"])
+    @pytest.mark.parametrize("value", ["off", 0, 1])
+    def test_yes_and_no_are_nothing_else(self, data, name, value):
+        with pytest.raises(ValueError, match=name):
+            fit(small(), data, out=False, **{name: value})
+
+
+class TestOptimizer:
+    @pytest.mark.parametrize("body, muon", [
+        (Sequential(Conv(4, 3), BatchNorm(), ReLU(), Conv(4, 3), MaxPool(2), BatchNorm(), Flatten(), Dense(3)), True),
+        (Sequential(Conv(4, 3, trainable=False), ReLU(), Conv(4, 3), BatchNorm(), Flatten(), Dense(3)), True),
+        (Sequential(Conv(4, 3), ReLU(), BatchNorm(), Flatten(), Dense(3)), False),
+        (Sequential(Conv(4, 3), BatchNorm(), Conv(4, 3), Flatten(), Dense(3)), False),
+        (Sequential(Flatten(), Dense(4), BatchNorm(), Dense(3)), False),
+    ])
+    def test_muon_is_for_convolutions_that_are_normalised(self, body, muon):
+        network, made = Network.build((8, 8, 1), body), plan.Plan(128, 10, 400)
+        found = recipes.optimizer(network, made)
+        assert isinstance(found, optim.Muon if muon else optim.SGD)
+        assert isinstance(recipes.optimizer(network, made, new=False), optim.SGD)
+        highest = max(recipes.optimizer(network, made, 0.07).rate(step) for step in range(400))
+        assert highest == pytest.approx(0.07, rel=1e-3)
+
+    def test_of_networks_of_the_zoo(self):
+        chosen = {name: type(recipes.optimizer(zoo.build(name, input_shape=(32, 32, 3)), plan.Plan(16, 9, 90)))
+                  for name in ("convnet", "resnet20", "cifar_vgg", "lenet", "vgg11")}
+        assert chosen == {"convnet": optim.Muon, "resnet20": optim.Muon, "cifar_vgg": optim.Muon, "lenet": optim.SGD,
+                          "vgg11": optim.SGD}
+
+
+class TestTTA:
+    @pytest.mark.parametrize("options, expected", [
+        ({"mirror": True}, True), ({"mirror": False}, False), ({"mirror": True, "tta": False}, False),
+        ({"mirror": False, "tta": True}, True)])
+    def test_goes_with_mirroring_unless_asked(self, data, options, expected, tmp_path):
+        run = fit(small(), data, epochs=1, out=tmp_path / "run", **options)
+        assert run.model.tta is run.setup.tta is expected
+        more = fit(data=data, out=tmp_path / "run", resume=True, epochs="+1")
+        assert more.model.tta is expected and load(tmp_path / "run" / "best.safetensors").tta is expected
+
+    def test_the_command_line(self, monkeypatch, tmp_path):
+        monkeypatch.chdir(tmp_path)
+        with pytest.raises(SystemExit) as ended:
+            main(["train", "digits", "--epochs", "1", "--tta", "--out", "run"])
+        assert ended.value.code == 0 and load("run/best.safetensors").tta
+
+
+@pytest.mark.parametrize("stop", [3, 9])
+def test_what_is_chosen_by_itself_resumes_to_the_bit(tmp_path, stop):
+    """Whitening, Muon, averaging and test-time augmentation together."""
+    images, labels = pictures(300, size=16, seed=3)
+    data = datasets.to_dataset("few", np.repeat(images, 3, axis=3), labels, classes=CLASSES)
+    network = zoo.build("convnet", input_shape=(16, 16, 3), classes=3, width=4)
+    settings = dict(epochs=40, batch_size=64, mirror=True, seed=2, patience=0)
+    whole = fit(network, data, **settings, out=tmp_path / "whole")
+    assert isinstance(whole.setup.optimizer, optim.Muon) and whole.setup.tta
+    fit(network, data, **settings, out=tmp_path / "parts", progress=interrupt_at(stop))
+    fit(data=data, out=tmp_path / "parts", resume=True)
+    for name in ("best.safetensors", "last.safetensors"):
+        assert_same_tensors(tmp_path / "whole" / name, tmp_path / "parts" / name)
+
+
+def test_images_of_less_than_8_pixels_are_too_small_for_a_convnet():
+    with pytest.raises(ValueError, match="8 pixels"):
+        zoo.build("convnet", input_shape=(7, 20, 3))
+    with pytest.raises(ValueError, match="8 pixels"):
+        zoo.build("convnet", input_shape=())
+    for width in (0, "64", True):
+        with pytest.raises(ValueError, match="width"):
+            zoo.build("convnet", width=width)
+    assert zoo.build("convnet", input_shape=(8, 8, 1)).output_shape == (10,)
+
+
+def test_less_time_gives_smaller_pictures(tmp_path, monkeypatch):
+    """As if every step took a time that goes by its pixels: 64x64 is too slow for the narrowest network, 48x48 not."""
+    from PIL import Image
+
+    monkeypatch.setenv("PELLUCID_CACHE", str(tmp_path / "cache"))
+    rng = np.random.default_rng(0)
+    for name in ("a", "b"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for number in range(24):
+            pixels = rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "photos" / name / f"{number}.png")
+    monkeypatch.setattr("pellucid.training.fit.measure", lambda setup, parts, engine, seconds: plan.Pace(
+        15.0 if setup.network.input_shape[0] == 64 else 0.01, 0.0, 0.0))
+    seen = []
+    run = fit(data=tmp_path / "photos", time=60, out=False, seed=1, patience=1, on_start=lambda s, _: seen.append(s))
+    assert run.setup.network.input_shape == (48, 48, 3) and len(seen) == 1
+    asked = fit(data=tmp_path / "photos", time=30, size=64, out=False, patience=1)
+    assert asked.setup.network.input_shape == (64, 64, 3)
+
+
+def test_a_few_pictures_are_learned_without_blowing_up():
+    """The default rate on a small folder: it goes with the small batch, so that no validation is worse than guessing by
+    much, and the end is better."""
+    images, labels = pictures(100, size=32, seed=3)
+    data = datasets.to_dataset("few", np.repeat(images, 3, axis=3), labels, classes=CLASSES)
+    run = fit(data=data, epochs=12, out=False, recipe="fast", seed=0)
+    assert run.setup.network_name == "convnet" and run.setup.plan.batch_size == 16
+    losses = [row["validation_loss"] for row in run.history]
+    assert max(losses) < 5 * np.log(3) and run.best["validation_loss"] < 0.7 * np.log(3)
+    assert run.test_accuracy > 0.8
