@@ -167,6 +167,51 @@ class InTurn(Schedule):
         return {"kind": type(self).__name__, "parts": [[to_json(rate), steps] for rate, steps in self.parts]}
 
 
+@dataclass(frozen=True)
+class Paced(Schedule):
+    """Another schedule at another pace: `knots` are pairs of a step and the step of `schedule` whose rate it has, both
+    rising, the first (0, 0); between two knots the pace is even, and after the last one the rate stays.
+
+    Raises ValueError for what is no schedule, and for fewer than two knots or knots that do not rise.
+    """
+
+    schedule: Schedule
+    knots: tuple[tuple[int, float], ...]
+
+    def __post_init__(self):
+        if not isinstance(self.schedule, Schedule):
+            object.__setattr__(self, "schedule", from_json(self.schedule))
+        if not isinstance(self.schedule, Schedule):
+            raise ValueError(f"only a schedule has a pace, got the rate {self.schedule!r}")
+        try:
+            knots = tuple((step, at) for step, at in self.knots)
+        except (TypeError, ValueError):
+            raise ValueError(f"knots must be pairs of steps, got {self.knots!r}") from None
+        numbers = [n for knot in knots for n in knot]
+        if len(knots) < 2 or knots[0] != (0, 0) or not all(_is_number(n) and isfinite(n) for n in numbers) or not all(
+                a[0] < b[0] and a[1] < b[1] for a, b in zip(knots, knots[1:], strict=False)):
+            raise ValueError(f"knots must rise from (0, 0), got {knots}")
+        object.__setattr__(self, "knots", knots)
+
+    def at(self, step: int) -> float:
+        """The step of `schedule` whose rate a step has."""
+        for (first, low), (last, high) in zip(self.knots, self.knots[1:], strict=False):
+            if step < last:
+                return low + (high - low) * (step - first) / (last - first)
+        return self.knots[-1][1]
+
+    def __call__(self, step: int) -> float:
+        return self.schedule(self.at(step))
+
+    def ending(self, step: int, end: int) -> Paced:
+        """The same up to a step, and from there on at the pace at which it ends at step `end`."""
+        before = [knot for knot in self.knots if knot[0] < step]
+        return Paced(self.schedule, (*before, (step, self.at(step)), (end, self.knots[-1][1])))
+
+    def to_json(self) -> dict:
+        return {"kind": type(self).__name__, "schedule": self.schedule.to_json(), "knots": list(map(list, self.knots))}
+
+
 def to_json(lr) -> float | dict:
     """A rate as optimisers hold it, a number or a schedule, as JSON. Raises TypeError for any other callable."""
     if isinstance(lr, Schedule):

@@ -24,6 +24,7 @@ from . import plan as planning
 from .progress import Progress
 from .run import RunFolder
 from .setup import Setup, check_same, facts, peak, prepare
+from .timekeeper import Timekeeper
 from .trainer import Run, Trainer, measure
 
 __all__ = ["Run", "fit"]
@@ -71,6 +72,7 @@ def fit(
     data: what `pellucid.data.load` takes, a Dataset, or (images, labels) as arrays; None for "digits".
     epochs, time: how long. `time` is in seconds or like "2m": some steps are timed on a throwaway model, then the
         network's width, the pictures' size and the number of epochs are planned so that the schedule ends in time.
+        The epochs are planned again as the pace of the run becomes known; a resumed run keeps the last plan.
         With neither, about as long as small data need.
     seed: decides the split, the initial weights, the order of images and all other chance; at least 0, which is the
         default.
@@ -180,6 +182,8 @@ def fit(
     on.processes.require_same("data and settings", setup.deciding())
     trainer = Trainer(setup, parts, progress, on)
     trainer.begin(begin.weights if begin else None)
+    if budget is not None:
+        trainer.timekeeper = Timekeeper(ends, pace.at(plan.batch_size))
     config = {**setup.to_json(), "command": command, **on.to_json()}
     with on.processes.agreeing():
         if out is not False and on.processes.main:
@@ -235,8 +239,9 @@ def _resume(out, data, more: int | None, on: engines.Native | engines.Torch, pro
     """Go on with the run in a folder, and so many epochs longer than was planned."""
     processes, folder = on.processes, RunFolder(out)
     with processes.agreeing():
-        config = RunFolder.existing(out).read_config() if processes.main else None
-    config = {**processes.share(config), **on.to_json()}
+        read = processes.main and (RunFolder.existing(out).read_config(), folder.read_revision())
+    config, revision = processes.share(read)
+    config = {**config, **on.to_json()}
     try:
         setup = Setup.from_json(config)
     except ValueError as e:
@@ -249,7 +254,7 @@ def _resume(out, data, more: int | None, on: engines.Native | engines.Torch, pro
     with processes.agreeing():
         check_same(setup, dataset, parts)
     if more:
-        result = config.pop("result", {})
+        result, setup = config.pop("result", {}), setup.revised(revision)
         setup = _longer(setup, more, result["steps"] if result.get("stopped_early") else setup.plan.steps)
         config.update(setup.to_json())
     trainer = Trainer(setup, parts, progress, on)

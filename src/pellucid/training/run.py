@@ -40,7 +40,8 @@ class State:
     `step` updates are done; `losses` are the training losses of the current epoch's steps so far, summed in order.
     `best` is the row of the best epoch, None before the first validation; `seconds` is the time trained for so far;
     `stopped` is not 0 where validation had stalled, so that training ended early: then it is the number of steps that
-    were planned. A run that is made longer goes on.
+    were planned. A run that is made longer goes on. `revision` is the plan that is followed in place of the one in
+    config.json, if there is one (see `Setup.revised`).
     """
 
     step: int = 0
@@ -48,6 +49,7 @@ class State:
     best: dict | None = None
     seconds: float = 0.0
     stopped: int = 0
+    revision: dict | None = None
     rows: list[dict] = field(default_factory=list)
 
 
@@ -166,6 +168,12 @@ class RunFolder:
         tensors = {**parameters, **{OPTIMIZER + name: value for name, value in optimizer.items()}}
         modelfile.write(self.last, tensors, {**metadata, STATE: json.dumps(record, allow_nan=False)})
 
+    def read_revision(self) -> dict | None:
+        """`State.revision` of last.safetensors."""
+        text = modelfile.read_header(self.last).metadata.get(STATE, "null")
+        record = modelfile.parse_json(text, f"{self.last}: the state of training")
+        return record.get("revision") if isinstance(record, dict) else None
+
     def read_last(
         self, parameters: dict[str, np.ndarray], optimizer: dict[str, np.ndarray]
     ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], State]:
@@ -182,7 +190,7 @@ class RunFolder:
         try:
             state = State(
                 step=int(record["step"]), losses=float(record["losses"]), best=record["best"],
-                seconds=float(record["seconds"]), stopped=int(record["stopped"]),
+                seconds=float(record["seconds"]), stopped=int(record["stopped"]), revision=record.get("revision"),
             )
         except (KeyError, TypeError, ValueError):
             raise ValueError(f"{self.last} does not say where training stands; start a new run") from None

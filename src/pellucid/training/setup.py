@@ -14,6 +14,7 @@ from .. import __version__, data, optim, zoo
 from ..layers.loss import CrossEntropy
 from ..network import Network, brief
 from ..preprocessing import Preprocessing
+from ..schedules import Paced, Schedule, from_json, to_json
 from ..summary import by
 from . import augment
 from .average import default_horizon
@@ -74,6 +75,37 @@ class Setup:
             return {}
         return {name: self.slow for name, p in self.network.parameters().items()
                 if p.trainable and name.rpartition(".")[0] not in self.fresh}
+
+    def ending(self, step: int, plan: Plan) -> Setup:
+        """The same up to a step, and from there on by another plan, the schedule running through the rest of its course
+        until the end of that."""
+        lr = self.optimizer.lr
+        if isinstance(lr, Schedule):
+            paced = lr if isinstance(lr, Paced) else Paced(lr, ((0, 0), (self.plan.steps, self.plan.steps)))
+            lr = paced.ending(step, plan.steps)
+        return replace(self, plan=plan, optimizer=replace(self.optimizer, lr=lr))
+
+    def revision(self, before: Setup) -> dict:
+        """How these settings differ from those `before` in their plan, as JSON."""
+        return {"of": before._planned(), "to": self._planned()}
+
+    def _planned(self) -> dict:
+        return {"steps": self.plan.steps, "lr": to_json(self.optimizer.lr)}
+
+    def revised(self, revision: dict | None) -> Setup:
+        """The settings with the plan of a `revision`; as they are if it is of other settings, or None. Raises
+        ValueError for what is no revision."""
+        if revision is None:
+            return self
+        if not isinstance(revision, dict) or set(revision) != {"of", "to"}:
+            raise ValueError(f"a revision of the plan cannot be {brief(revision)}")
+        if revision["of"] != self._planned():
+            return self
+        to = revision["to"]
+        if not isinstance(to, dict) or set(to) != {"steps", "lr"}:
+            raise ValueError(f"a plan cannot be {brief(to)}")
+        return replace(self, plan=replace(self.plan, steps=to["steps"]),
+                       optimizer=replace(self.optimizer, lr=from_json(to["lr"])))
 
     def to_json(self) -> dict:
         """As config.json has it; `from_json` reads it back."""

@@ -25,6 +25,7 @@ from .progress import Progress
 from .run import RunFolder, State
 from .setup import Setup
 from .step import Diverged
+from .timekeeper import Timekeeper
 from .whitening import whiten
 
 SAVE_EVERY = 1.0  # seconds between saves where epochs are shorter than that
@@ -100,6 +101,8 @@ class Trainer:
         self.best_is_saved = True
         self.sound = self.between_steps = True
         self.began, self.done_before = clock.perf_counter(), 0
+        self.told = setup  # what config.json says
+        self.timekeeper: Timekeeper | None = None
 
     def begin(self, values: dict[str, np.ndarray] | None) -> None:
         """Start a new run: with these weights in place of random ones, where there are some, those of other layers
@@ -113,6 +116,7 @@ class Trainer:
     def restore(self) -> None:
         """Go on from last.safetensors and, for the best weights, best.safetensors."""
         parameters, buffers, best = self._read()
+        self._follow(self.told.revised(self.state.revision))
         if not 0 <= self.state.step <= self.plan.steps:
             raise ValueError(f"{self.folder.last if self.folder else 'the run'} stands at step {self.state.step} of "
                              f"{self.plan.steps}; it belongs to another run")
@@ -159,7 +163,8 @@ class Trainer:
         return self.plan.steps in (self.state.step, self.state.stopped)
 
     def run(self, config: dict, on_start: Callable[[Setup, Path | None], None] | None) -> Run:
-        """Train to the end of the plan, or until Ctrl-C; evaluate and save."""
+        """Train to the end of the plan, or until Ctrl-C; evaluate and save. With a `timekeeper` the plan is revised as
+        the run goes on."""
         if on_start is not None:
             on_start(self.setup, self.folder and self.folder.path)
         self.began, self.done_before = clock.perf_counter(), self.state.step
@@ -218,13 +223,15 @@ class Trainer:
             interrupted=not complete, stopped=self.state.step < self.plan.steps == self.state.stopped,
         )
         if self.folder:
+            config = {**config, **self.setup.to_json()}  # with the plan it came to
             result = {"interrupted": not complete, "stopped_early": run.stopped, "steps": run.steps,
                       "seconds": run.seconds, "best": best, "test": test}
             self.folder.write_config({**config, "result": result})
         return run
 
     def _epoch(self, stop: Interruption | planning.Stopwatch) -> None:
-        """Train to the end of the epoch in which `state.step` stands, and validate; or stop after a step."""
+        """Train to the end of the epoch in which `state.step` stands, and validate; or to a step after which to stop or
+        to follow another plan."""
         plan, state, train = self.plan, self.state, self.parts.train
         epoch = state.step // plan.epoch_steps + 1
         first = (epoch - 1) * plan.epoch_steps
@@ -232,6 +239,8 @@ class Trainer:
         order = augment.order(self.setup.seed, epoch, len(train))
         change = self.setup.augmentation.of_epoch(self.setup.seed, epoch, len(train))
         began, begun_at = clock.perf_counter(), state.step
+        if self.timekeeper:
+            self.timekeeper.begin()
         chosen = (order[i * plan.batch_size:][:plan.batch_size][self.step.part]
                   for i in range(state.step - first, last - first))
         with contextlib.closing(batches(train, change, chosen, self.engine.ahead)) as made:
@@ -257,10 +266,29 @@ class Trainer:
                     state.losses = 0.0
                 self.between_steps = True
                 self.progress(self._progress(epoch, mean, speed, row, best))
-                if self._stops(stop):
+                if self._stops(stop) or self._revises(row is not None):
                     return
                 if row is None and clock.perf_counter() - self.saved_at > SAVE_WITHIN:
                     self._save()
+
+    def _revises(self, validated: bool) -> bool:
+        """Look at the plan after a step, if it is time to, and say whether there is another one now."""
+        if self.timekeeper is None or self.complete:
+            return False
+        self.timekeeper.count(validated)
+        # Several processes must look at the same steps.
+        if not (self.timekeeper.due if self.processes.count == 1 else validated):
+            return False
+        steps = self.processes.share(self.timekeeper.revised(self.plan, self.state.step).steps)
+        if steps == self.plan.steps:
+            return False
+        self._follow(self.setup.ending(self.state.step, replace(self.plan, steps=steps)))
+        self.state.revision = self.setup.revision(self.told)
+        return True
+
+    def _follow(self, setup: Setup) -> None:
+        """Go on by settings that differ in their plan."""
+        self.setup, self.plan, self.step.optimizer = setup, setup.plan, setup.optimizer
 
     def _waits_since(self) -> int:
         """The epoch since which a better validation is waited for: the best one, or where epochs were added."""

@@ -1,0 +1,80 @@
+"""Keeping a run to its time: the plan that was made before the first step is revised as its pace becomes known.
+
+A machine's speed changes while a run goes on, and a few steps before it tell it roughly. So whenever a fifth of the
+time that was left has gone by, the number of steps that still fit is counted anew. The schedule of the learning rate
+keeps its course and goes through the rest of it faster or slower; see `schedules.Paced`.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+from .plan import WHOLE, Pace, Plan
+
+LOOK = 0.2  # share of the time left after which the plan is looked at again
+SHARE = 0.98  # of the time left that is planned with
+LEAST = 10  # steps by which a pace is told
+CHANGE = 0.01  # a share of the steps left below which a plan stays as it is
+
+
+class Timekeeper:
+    """How fast a run goes, and how many steps fit into its time, which ends at `ends` by `time.perf_counter`.
+
+    `pace` is what was measured before: it holds for the ends of epochs until one was met.
+    """
+
+    def __init__(self, ends: float, pace: Pace):
+        self.ends, self.pace, self._validated = ends, pace, False
+        self._start()
+
+    def _start(self) -> None:
+        self._looked = self._last = time.perf_counter()
+        self._steps, self._seconds = 0, 0.0
+
+    def begin(self) -> None:
+        """Say that steps go on after something else, which belongs to the end of an epoch if one came before."""
+        now = time.perf_counter()
+        if self._validated:
+            self.pace = replace(self.pace, epoch=self.pace.epoch + now - self._last)
+        self._last, self._validated = now, False
+
+    def count(self, validated: bool) -> None:
+        """Say that a step has ended, and whether the end of an epoch belonged to it."""
+        now = time.perf_counter()
+        if not validated:
+            self._steps, self._seconds = self._steps + 1, self._seconds + now - self._last
+        elif self._steps:
+            self.pace = replace(self.pace, epoch=max(now - self._last - self._seconds / self._steps, 0.0))
+        self._last, self._validated = now, validated and self._steps > 0
+
+    @property
+    def due(self) -> bool:
+        """Whether it is time to look at the plan again."""
+        return self._steps >= LEAST and self._last - self._looked >= LOOK * (self.ends - self._looked)
+
+    def revised(self, plan: Plan, step: int) -> Plan:
+        """The plan by the pace since the last look, `step` steps of it being done; the same one where it is near
+        enough."""
+        if self._steps >= LEAST:
+            seconds = self._seconds / self._steps
+            # The test at the end will be slower, or faster, by as much.
+            self.pace = replace(self.pace, step=seconds, end=self.pace.end * seconds / self.pace.step)
+        self._start()
+        end = steps_in_time(plan, step, (self.ends - self._looked) * SHARE - self.pace.end, self.pace)
+        return plan if abs(end - plan.steps) <= CHANGE * (plan.steps - step) else replace(plan, steps=end)
+
+
+def steps_in_time(plan: Plan, step: int, seconds: float, pace: Pace) -> int:
+    """The number of steps that a run ends at which has done `step` of them and has so many seconds left for steps and
+    validations: at least one more; whole epochs where the plan has many."""
+    end, whole = step, plan.epochs >= WHOLE
+    while True:
+        rest = plan.epoch_steps - end % plan.epoch_steps
+        if (needed := rest * pace.step + pace.epoch) > seconds:
+            break
+        seconds -= needed
+        end += rest
+    if not whole or end == step:
+        end += min(max(int((seconds - pace.epoch) // pace.step), 0), rest)
+    return max(end, step + 1)
