@@ -42,8 +42,6 @@ MILLIONS = {"resnet20": 0.27, "resnet32": 0.46, "resnet44": 0.66, "resnet56": 0.
 # Sizes to train on here, where those of the network's own would take long.
 SMALL = {name: (64, 80, 3) for name in TORCHVISION} | {"alexnet": (64, 72, 3), "alexnet2012": (67, 67, 3)}
 NOISE = np.random.default_rng(0).standard_normal(2**20 - 3, np.float32)  # to be repeated: drawing takes longest of all
-# At 224 pixels too, all but those between the smallest and the largest VGG, which are made by the same function.
-AT_224 = set(TORCHVISION) - {"vgg11_bn", "vgg13", "vgg13_bn", "vgg16", "vgg19_bn"}
 OURS = {"lenet", "mlp", "convnet", "cifar_vgg"}  # nobody else has published them
 
 
@@ -121,7 +119,7 @@ def test_a_network_trains_saves_and_agrees(name, tmp_path):
     module = as_module(name, 3, values) if name in MODULES and name != "alexnet2012" else None
     if module:
         check_logits(model, module, images)
-    if name in AT_224:  # the same weights read images of any size
+    if name in TORCHVISION:  # the same weights read images of any size
         large = pellucid.Model(zoo.build(name, classes=3), seed=None)
         large.load_parameters(values)
         check_logits(large, module, rng.standard_normal((1, 224, 224, 3), np.float32))
