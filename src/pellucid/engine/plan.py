@@ -27,23 +27,28 @@ class Plan:
 
     `gradient` is where the parameters' gradients go; without it there is no backward pass. The backward pass begins
     from the loss, if one is given (then `labels` are read and `losses` written), else from `cotangent`.
-    `taps` names nodes, or "input", whose values `value` can read. `input_gradient` asks for the gradient to the images.
+    `taps` names nodes, or "input", whose values `value` can read, and `gradient_taps` those whose gradients `gradient`
+    can; `input_gradient` asks for the gradient to the images.
     `prepared` is that of another plan of this network, parameters and mode: what one has prepared serves both.
-    Raises ValueError for an unknown tap or a loss that does not fit the output, KernelError without usable kernels.
+    Raises ValueError for an unknown tap, one whose gradient cannot be told from another's, or a loss that does not fit
+    the output; KernelError without usable kernels.
     """
 
     def __init__(self, network: Network, parameters: ParameterBuffer, batch: int, *,
                  gradient: ParameterBuffer | None = None, training: bool = False, loss=None,
-                 taps: Collection[str] = (), input_gradient: bool = False, kernels: Library | None = None,
-                 prepared: Prepared | None = None):
+                 taps: Collection[str] = (), gradient_taps: Collection[str] = (), input_gradient: bool = False,
+                 kernels: Library | None = None, prepared: Prepared | None = None):
         self.network, self.batch, self.library = network, batch, kernels or library()
         b = self._builder = Builder(self.library, batch, parameters, gradient, training)
+        self._gradient_taps = {network.node(name).name for name in gradient_taps}
         self._taps = {name if name == INPUT else network.node(name).name for name in taps} | {network.output}
+        self._taps |= self._gradient_taps  # what is fused with others has no gradient of its own
         self.image = aligned(batch * int(np.prod(network.input_shape)), np.float32).reshape(batch, *network.input_shape)
         self.bytes_image = np.zeros(self.image.shape, np.uint8)
         self.scale, self.shift = _unscaled(network.input_shape[-1])
         self.labels, self.counter = b.labels, b.counter
         self._stores: dict[str, tuple] = {}
+        self._gradients: dict[str, Tensor] = {}
         self.losses = self.cotangent = self.input_gradient = None
         self._forward_end = None
 
@@ -85,8 +90,12 @@ class Plan:
                 inputs = [*inputs, after.residual]
             if y in inputs:  # handed on: what reads it now is what counts
                 y.rectified = y.rectified and len(b.readers) == 1
+                if last.name in self._gradient_taps and any(len(readers[name]) > 1 for name in node.inputs):
+                    raise ValueError(f"{last.name} hands on {node.inputs[0]!r}, which others read too: only the "
+                                     "gradient to that can be told")
             else:
-                y.needs_gradient = b.gradients and (trainable or any(t.needs_gradient for t in inputs))
+                y.needs_gradient = b.gradients and (last.name in self._gradient_taps or trainable
+                                                    or any(t.needs_gradient for t in inputs))
             values[last.name] = y
             self._fused.update(n.name for n in chain[1:])
             if y.needs_gradient:
@@ -107,6 +116,9 @@ class Plan:
 
     def _lower_backward(self, b: Builder, values: dict[str, Tensor], loss) -> None:
         received = b.arrived
+        names: dict[int, set[str]] = defaultdict(set)
+        for name, y in values.items():
+            names[id(y)].add(name)
         output = values[self.network.output]
         if loss:
             self.losses, dy = loss.lower(b, output)
@@ -122,7 +134,11 @@ class Plan:
             parts = received.pop(id(y), [])
             if not parts:
                 continue
-            for x, dx in zip(inputs, backward(_summed(b, parts)), strict=True):
+            dy = _summed(b, parts)
+            for tap in self._gradient_taps & names[id(y)]:
+                self._gradients[tap] = dy
+                dy.storage.pinned = True
+            for x, dx in zip(inputs, backward(dy), strict=True):
                 if dx is not None:
                     received[id(x)].append(dx)
         if values[INPUT].needs_gradient and (parts := received[id(values[INPUT])]):
@@ -144,6 +160,10 @@ class Plan:
             out = np.zeros((self.batch, *self.network.shapes[name]), np.float32)
             self._stores[name] = (len(b.notes), out)
             b.call("store_f32", x=values[name], out=_as_image(out))
+        for name, dy in sorted(self._gradients.items()):
+            out = np.zeros((self.batch, *self.network.shapes[name]), np.float32)
+            self._stores[f"gradient of {name}"] = (len(b.notes), out)
+            b.call("store_f32", x=dy, out=_as_image(out))
         self._prepared, calls, self._arena = b.bind(prepared)
         self.prepared = b.memory
         self._calls, self._load_f32, self._load_u8 = calls[:end], calls[end], calls[end + 1]
@@ -194,7 +214,17 @@ class Plan:
 
     def value(self, name: str | None = None) -> np.ndarray:
         """The value of a tapped node, by default the output: (N, ...) float32, overwritten by the next call."""
-        call, out = self._stores[name or self.network.output]
+        return self._stored(name or self.network.output)
+
+    def gradient(self, name: str) -> np.ndarray:
+        """The gradient to a node's value, after `backward`: (N, ...) float32, overwritten by the next call. Zeros where
+        the output does not depend on it."""
+        if name in self._gradient_taps and name not in self._gradients:
+            return np.zeros((self.batch, *self.network.shapes[name]), np.float32)
+        return self._stored(f"gradient of {name}")
+
+    def _stored(self, key: str) -> np.ndarray:
+        call, out = self._stores[key]
         self.library.run([call])
         return out
 
