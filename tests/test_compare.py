@@ -111,7 +111,7 @@ SVG = "{http://www.w3.org/2000/svg}"
 
 def test_the_picture_puts_points_where_their_numbers_are():
     panels = [Panel("parameters", "number", [10, 1000, 1e5], [0.5, 0.9, 0.7], [0.0, 0.02, 0.0])]
-    tree = ElementTree.fromstring(scatter(["a", "b <&>", "c"], panels, "accuracy"))
+    tree = ElementTree.fromstring(scatter(["a", "b <&>", "c"], panels, "accuracy").svg)
     points = [(float(c.get("cx")), float(c.get("cy"))) for c in tree.iter(f"{SVG}circle")][:3]
     (ax, ay), (bx, by), (cx, cy) = points
     assert bx - ax == pytest.approx(cx - bx, abs=0.2) and ax < bx  # logarithmic

@@ -97,7 +97,7 @@ class Comparison:
             Panel(title, label, [max(row[key], 1e-3) for row in rows], accuracy, spread) for title, label, key in (
                 ("parameters", "number", "parameters"), ("multiply-adds", "for one image, forward", "macs"),
                 ("time", "seconds trained for", "seconds"))
-        ], "test accuracy")
+        ], "test accuracy").svg
 
     def to_json(self) -> dict:
         """Everything in plain numbers and texts."""
