@@ -42,7 +42,7 @@ def heatmap(values, *, title: str = "", limit: float | None = None) -> Picture:
     top = heading(sketch, title)
     sketch.rect(MARGIN, top, width, height, "cell", tip=_range(found))
     sketch.pixels(MARGIN, top, width, height, embed_signed(found, limit), tip=_range(found))
-    bottom, room = _scale(sketch, MARGIN, top + height + 8, found, limit, width)
+    bottom, room = draw_scale(sketch, MARGIN, top + height + 8, found, limit, width)
     return finish(sketch, max(width, room), bottom, title, f"{title or 'a map'}: {_range(found)}")
 
 
@@ -60,7 +60,7 @@ def overlay(image, values, *, title: str = "", limit: float | None = None) -> Pi
     top = heading(sketch, title)
     sketch.pixels(MARGIN, top, width, height, embed(pale(below), (width, height)), smooth=width < found.shape[1])
     sketch.pixels(MARGIN, top, width, height, embed_signed(found, limit), tip=_range(found))
-    bottom, room = _scale(sketch, MARGIN, top + height + 8, found, limit, width)
+    bottom, room = draw_scale(sketch, MARGIN, top + height + 8, found, limit, width)
     return finish(sketch, max(width, room), bottom, title, f"{title or 'a map over its image'}: {_range(found)}")
 
 
@@ -131,11 +131,16 @@ def pale(image: np.ndarray) -> np.ndarray:
 
 def _map(values, limit: float | None) -> tuple[np.ndarray, float]:
     found = numbers("values", values, 2)
+    return found, limited(limit, found)
+
+
+def limited(limit: float | None, values: np.ndarray) -> float:
+    """The absolute value of the strongest colour: as given, or the largest there is."""
     if limit is None:
-        return found, largest(found)
+        return largest(values)
     if not 0 < float(limit) < np.inf:
         raise ValueError(f"limit: expected a number above zero, got {limit!r}")
-    return found, float(limit)
+    return float(limit)
 
 
 def _size(found: np.ndarray) -> str:
@@ -160,7 +165,8 @@ def _range(values: np.ndarray) -> str:
     return f"{_size(values)} values, {text}" + (f", {gone} missing" if gone else "")
 
 
-def _scale(sketch: Sketch, x: float, y: float, values: np.ndarray, limit: float, width: float) -> tuple[float, float]:
+def draw_scale(sketch: Sketch, x: float, y: float, values: np.ndarray, limit: float,
+               width: float) -> tuple[float, float]:
     """Draw which colours mean which values; returns where it ends, downwards, and the width it needs."""
     there = values[~np.isnan(values)]
     low = -limit if there.size and there.min() < 0 else 0.0

@@ -26,6 +26,9 @@ SERIES = (("#1d3592", "#486fe8"), ("#a9300c", "#e55e0b"), ("#03a494", "#91f4d9")
           ("#7661b8", "#a6a2ff"), ("#671e41", "#9b5881"))
 ABOVE, BELOW = "#d55e00", "#0072b2"  # zero, on both papers: vermilion and blue of Okabe and Ito's colours, 2008
 MARK = ("#b3007d", "#ff6fd0")  # the frame around what is being looked at
+# A filter's weights, one each, under the dark text of light paper on both; told apart as the series are.
+TINTS = ("#97c2f0", "#fcc17c", "#e8777a", "#9e8eef", "#5caeb2", "#c3af32", "#58ebc0", "#fce872", "#c3d7f8", "#abbd9b",
+         "#b1fbbf", "#4fccc5")
 
 SIZE = 12  # of the text, in pixels
 LINE = 16  # from one line of text to the next
@@ -37,7 +40,8 @@ def _style() -> str:
         "text": ("fill:currentColor", None), ".muted": ("color:", MUTED), ".strong": ("font-weight:bold", None),
         ".paper": ("fill:", PAPER), ".cell": ("fill:", CELL), ".rule": ("fill:none;stroke:", RULE),
         ".grid": ("fill:none;stroke:", GRID), ".mark": ("fill:none;stroke-width:2.5;stroke:", MARK),
-        ".marked": ("color:", MARK), ".none": ("fill:transparent", None),
+        ".marked": ("color:", MARK), ".on": (f"color:{INK[0]}", None),
+        ".hollow": ("stroke-dasharray:3 2", None), ".none": ("fill:transparent", None),
         "image": ("image-rendering:pixelated", None), ".smooth": ("image-rendering:auto", None),
         "a:hover rect": ("stroke-width:2;stroke:", MARK),
         **{f".s{i}": ("color:", pair) for i, pair in enumerate(SERIES)},
@@ -101,8 +105,13 @@ def short(value: float) -> str:
 
 
 def percent(value: float, digits: int = 1) -> str:
-    """0.931 as 93.1%, NaN as a dash."""
-    return "–" if isnan(value) else f"{value:.{digits}%}"
+    """0.931 as 93.1%, NaN as a dash. Only all of it is 100% and only nothing 0%: 0.9996 is >99.9%, 0.0004 is <0.1%."""
+    if isnan(value):
+        return "–"
+    least = 10.0 ** -(digits + 2)
+    if 1 - least / 2 <= value < 1:
+        return f">{1 - least:.{digits}%}"
+    return f"<{least:.{digits}%}" if 0 < value < least / 2 else f"{value:.{digits}%}"
 
 
 def clean(text: object) -> str:
@@ -131,6 +140,18 @@ def shorten(text: str, room: float, size: float = SIZE) -> str:
     while keep > 1 and text_width(text[:(keep + 1) // 2] + "…" + text[len(text) - keep // 2:], size) > room:
         keep -= 1
     return text[:(keep + 1) // 2] + "…" + (text[len(text) - keep // 2:] if keep > 1 else "")
+
+
+def wrap(text: str, room: float, size: float = SIZE) -> list[str]:
+    """The text in lines of about `room` pixels at most, broken between words."""
+    lines: list[str] = []
+    for word in clean(text).split():
+        longer = f"{lines[-1]} {word}" if lines else word
+        if lines and text_width(longer, size) <= room:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    return lines
 
 
 def href(link: str) -> str:
