@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import ceil, log2
 
 import numpy as np
 
@@ -83,7 +84,7 @@ def _row(i: int, layer: Sequence) -> tuple[str, str, tuple[int, int, int], str]:
 
 def _round(value: float) -> float:
     """Channels to a pixel: the power of two next above, at least a quarter."""
-    return max(2.0 ** np.ceil(np.log2(value)), 0.25)
+    return max(2.0 ** ceil(log2(value)), 0.25)
 
 
 def _extent(box: _Box, pixel: float, channels: float) -> tuple[float, float, float]:
@@ -157,7 +158,8 @@ def _legend(sketch: Sketch, boxes: list[_Box], layers: int, y: float, pixel: flo
     right = x
     highest = max(max(b.size[:2]) for b in boxes)
     texts = [f"height and width: {number(highest * pixel)} pixels for {highest}, the width receding; thickness: "
-             + (f"1 pixel for {channels:g} channels" if channels >= 1 else f"{1 / channels:g} pixels for a channel")]
+             + (f"1 pixel for {channels:g} channels" if channels > 1 else f"{number(1 / channels)} "
+                f"pixel{'s' * (channels < 1)} for a channel")]
     hidden = layers - len(boxes)
     if hidden:
         texts.append(f"{layers} layers in {len(boxes)} boxes: {hidden} with the output of the one before are in its "

@@ -79,7 +79,7 @@ def frame(sketch: Sketch, x: Axis, y: Axis, x_label: str, y_label: str, *, ticks
         sketch.line(x(value), y.start, x(value), y.start + 4)
         sketch.text(x(value), y.start + 17, text, "muted", anchor="middle")
     sketch.path([(x.start, y.end), (x.start, y.start), (x.end, y.start)])
-    sketch.text((x.start + x.end) / 2, y.start + 35, x_label, anchor="middle", room=x.end - x.start + 60)
+    sketch.text((x.start + x.end) / 2, y.start + 35, x_label, anchor="middle", room=x.end - x.start + 30)
     sketch.text(14, (y.start + y.end) / 2, y_label, anchor="middle", turned=True, room=y.start - y.end + 20)
 
 

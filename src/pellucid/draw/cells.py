@@ -22,11 +22,12 @@ def tint(owner: int) -> str:
 
 def grid(sketch: Sketch, x: float, y: float, values: np.ndarray, cell: float, *, owner: np.ndarray | None = None,
          inside: np.ndarray | None = None, texts: np.ndarray | None = None, limit: float | None = None,
-         tips: np.ndarray | None = None) -> None:
+         tips: np.ndarray | None = None, bold: tuple[int, int] | None = None) -> None:
     """Values (H, W) in cells with their upper left corner at x, y.
 
     `owner` (H, W) tints a cell as the weight that it belongs to, -1 not; `inside` is False where a cell is padding,
-    which is hollow. `texts` stand small above the numbers. With `limit` the other cells are shaded by their value.
+    which is hollow. `texts` stand small above the numbers. With `limit` the other cells are shaded by their value. The
+    number at `bold` is bold.
     """
     for (i, j), value in np.ndenumerate(values):
         left, top = x + j * cell, y + i * cell
@@ -42,7 +43,7 @@ def grid(sketch: Sketch, x: float, y: float, values: np.ndarray, cell: float, *,
                 sketch.rect(*box, **shade(value, limit))
         if padding:
             sketch.rect(left + 1.5, top + 1.5, cell - 3, cell - 3, "rule hollow")
-        kind = "on" if mine >= 0 else "muted" if padding else ""
+        kind = "strong" if (i, j) == bold else "on" if mine >= 0 else "muted" if padding else ""
         if texts is not None:
             sketch.text(left + cell / 2, top + cell / 2 - 4, texts[i, j], kind, anchor="middle", size=9)
         drop = 4 if texts is None else 10

@@ -106,7 +106,8 @@ def _signal(sketch: Sketch, found: Example, at: tuple[int, int], with_bias: bool
     sketch.text(left - 10, y + cell / 2 + 4, "output", "muted", anchor="end")
     first = left + (reach - cell) / 2
     for i, value in enumerate(found.output[0]):
-        grid(sketch, first + i * found.stride[1] * cell, y, np.array([[value]]), cell)
+        grid(sketch, first + i * found.stride[1] * cell, y, np.array([[value]]), cell,
+             bold=(0, 0) if i == place else None)
     here = first + place * found.stride[1] * cell
     mark(sketch, here - 1, y - 1, cell + 2, cell + 2)
     sketch.text(max(start, left) + reach + 6, y - 8, words, "muted")
@@ -152,8 +153,9 @@ def _plane(sketch: Sketch, found: Example, at: tuple[int, int], with_bias: bool)
     y = MARGIN + LINE + 4
     places = dict(columns)
     top = y
+    answer = LINE + (160 + LINE if max(found.output.shape) > LARGEST else len(found.output) * side(found.output))
     for c in channels:
-        tall = max(in_high, high, kh * room)
+        tall = max(in_high, high, kh * room, answer if len(channels) == 1 else 0)
         if len(found.w) > 1:
             sketch.text(MARGIN, y + 12, f"channel {c}", "muted")
             y += LINE + 2
@@ -168,6 +170,7 @@ def _plane(sketch: Sketch, found: Example, at: tuple[int, int], with_bias: bool)
             sketch.text(left - GAP / 2, y + tall / 2 + 5, sign, "strong", anchor="middle", size=16)
         y += tall + 14
     y += _rest(sketch, found, at, channels, places["products"], y - 8)
+    y = max(y, top + answer)
     right = _output(sketch, found, at, with_bias, x, top, y - 14)
     end, bottom = _write_equation(sketch, found, at, with_bias, y, right - MARGIN)
     return max(right, end), bottom
@@ -215,7 +218,7 @@ def _output(sketch: Sketch, found: Example, at: tuple[int, int], with_bias: bool
     else:
         cell = side(found.output)
         y = max(middle - height * cell / 2, top)
-        grid(sketch, x, y, found.output, cell)
+        grid(sketch, x, y, found.output, cell, bold=at)
     mark(sketch, x + at[1] * cell - 1, y + at[0] * cell - 1, cell + 2, cell + 2)
     sketch.text(x, y - 8, f"output {_size(width, height)}", "muted")
     return x + max(width * cell, text_width(f"output {_size(width, height)}"))

@@ -54,7 +54,7 @@ def scatter(names: Sequence[str], panels: Sequence[Panel], y_label: str, y_perce
     for i, name in enumerate(names):
         below = HEIGHT + 14 + 18 * i
         _point(sketch, LEFT + shift, below - 4, i, clean(name))
-        sketch.text(LEFT + shift + 12, below, name)
+        sketch.text(LEFT + shift + 12, below, name, room=WIDTH * len(panels) - LEFT - 12 - RIGHT)
     return sketch.picture(WIDTH * len(panels) + shift, HEIGHT + 18 * len(names) + 6,
                           f"{y_label} against {', '.join(p.title for p in panels)} of {', '.join(map(str, names))}")
 
@@ -63,7 +63,7 @@ def _panel(sketch: Sketch, p: Panel, left: float, y: Axis, y_label: str) -> None
     first, last = floor(log10(min(p.x)) - 0.05), ceil(log10(max(p.x)) + 0.05)
     x = Axis(10.0**first, 10.0**last, left + LEFT, left + WIDTH - RIGHT, log=True)
     frame(sketch, x, y, p.x_label, y_label, ticks=(7, 6))
-    sketch.text((x.start + x.end) / 2, TOP - LINE, p.title, "strong", anchor="middle", room=WIDTH - RIGHT)
+    sketch.text((x.start + x.end) / 2, TOP - LINE, p.title, "strong", anchor="middle", room=x.end - x.start + 30)
     for i, (value, height, spread) in enumerate(zip(p.x, p.y, p.spread, strict=True)):
         at = x(value)
         if spread:

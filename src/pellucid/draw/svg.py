@@ -8,6 +8,7 @@ paper it covers, so that zero is the paper.
 from __future__ import annotations
 
 import os
+from bisect import bisect_left
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -111,7 +112,9 @@ def percent(value: float, digits: int = 1) -> str:
     least = 10.0 ** -(digits + 2)
     if 1 - least / 2 <= value < 1:
         return f">{1 - least:.{digits}%}"
-    return f"<{least:.{digits}%}" if 0 < value < least / 2 else f"{value:.{digits}%}"
+    if 0 < value < least / 2:
+        return f"<{least:.{digits}%}"
+    return f"{value:.0%}" if value in (0, 1) else f"{value:.{digits}%}"
 
 
 def clean(text: object) -> str:
@@ -136,10 +139,12 @@ def shorten(text: str, room: float, size: float = SIZE) -> str:
     """The text, cut in its middle with an ellipsis where it is wider than `room` pixels."""
     if text_width(text, size) <= room:
         return text
-    keep = len(text) - 1
-    while keep > 1 and text_width(text[:(keep + 1) // 2] + "…" + text[len(text) - keep // 2:], size) > room:
-        keep -= 1
-    return text[:(keep + 1) // 2] + "…" + (text[len(text) - keep // 2:] if keep > 1 else "")
+
+    def kept(count: int) -> str:
+        return text[: (count + 1) // 2] + "…" + text[len(text) - count // 2 :]
+
+    too_many = bisect_left(range(len(text)), True, lo=1, key=lambda count: text_width(kept(count), size) > room)
+    return kept(max(too_many - 1, 1))
 
 
 def wrap(text: str, room: float, size: float = SIZE) -> list[str]:

@@ -81,7 +81,7 @@ def _window(sketch: Sketch, found: Example, at: At) -> tuple[float, float]:
         mark(sketch, x - 1, -1, kw * cell + 2, 2 * cell + 10)
         first, below = left + (kw - 1) * cell / 2, 2 * cell + 44
         for i, value in enumerate(found.output[0]):
-            grid(sketch, first + i * sx * cell, below, np.array([[value]]), cell)
+            grid(sketch, first + i * sx * cell, below, np.array([[value]]), cell, bold=(0, 0) if i == at[1] else None)
         here = first + at[1] * sx * cell
         sketch.path([(x, 2 * cell + 9), (here, below - 1)], "mark")
         sketch.path([(x + kw * cell, 2 * cell + 9), (here + cell, below - 1)], "mark")
@@ -95,7 +95,7 @@ def _window(sketch: Sketch, found: Example, at: At) -> tuple[float, float]:
         sketch.path([(x + kw * cell + 1, y + top + dy), (hx - 1, hy + ey)], "mark", stroke_opacity=0.5)
     sketch.text(right, down - 8, "output", "muted")
     grid(sketch, 0, top, found.padded[0], cell, owner=found.seen(at), inside=found.inside)
-    grid(sketch, right, down, found.output, cell)
+    grid(sketch, right, down, found.output, cell, bold=at)
     mark(sketch, x - 1, y + top - 1, kw * cell + 2, kh * cell + 2)
     mark(sketch, hx - 1, hy - 1, cell + 2, cell + 2)
     bottom = top + max(rows, found.output.shape[0]) * cell
