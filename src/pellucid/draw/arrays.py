@@ -93,12 +93,13 @@ def embed_signed(values: np.ndarray, limit: float) -> str:
         share = np.nan_to_num(np.clip(values / limit, -1, 1)) if limit else np.zeros(values.shape)
     index = np.rint(share * HALF).astype(np.int16) + HALF
     index[np.isnan(values)] = 2 * HALF + 1
-    picture = Image.fromarray(index.astype(np.uint8))
     palette = [_rgb(BELOW)] * HALF + [_rgb(ABOVE)] * (HALF + 1) + [[128, 128, 128]]
     opacity = [round(255 * abs(i - HALF) / HALF) for i in range(2 * HALF + 1)] + [150]
-    picture.putpalette([value for colour in palette for value in colour])
+    used, places = np.unique(index, return_inverse=True)  # a small map needs a small palette
+    picture = Image.fromarray(places.reshape(values.shape).astype(np.uint8))
+    picture.putpalette([value for i in used for value in palette[i]])
     file = io.BytesIO()
-    picture.save(file, "PNG", optimize=True, transparency=bytes(opacity))
+    picture.save(file, "PNG", optimize=True, transparency=bytes(opacity[i] for i in used))
     return "data:image/png;base64," + b64encode(file.getvalue()).decode()
 
 
