@@ -257,6 +257,7 @@ REFUSED = [
     (lambda: draw.heatmap(FLAT[0]), r"values: expected 2 axes, got shape \(4,\)"),
     (lambda: draw.heatmap([["a"]]), "values: expected an array of numbers"),
     (lambda: draw.heatmap([[1, np.inf]]), "values: 1 of 2 values are infinite"),
+    (lambda: draw.bars(["a", "b"], [1.5e308, -1.5e308]), "values: 2 of 2 values are infinite or beyond"),
     (lambda: draw.heatmap(FLAT, limit=-1), "limit: expected a number above zero, got -1"),
     (lambda: draw.overlay(GREY, FLAT), r"values: expected the image's size \(9, 7\), got \(3, 4\)"),
     (lambda: draw.gallery([], []), "a gallery needs at least one image"),

@@ -93,6 +93,17 @@ def test_sizes_of_files():
     assert len(draw.feature_maps(rng.normal(size=(224, 224, 64))).svg) < 600_000
 
 
+def test_a_large_map_is_reduced_to_means_of_what_is_there():
+    values = np.zeros((900, 450))
+    values[:450] = 2
+    values[450:] = np.where(np.arange(450) % 2, np.nan, -1)
+    (m, _) = marks(draw.heatmap(values), "image")
+    found = rgba(m)
+    assert found.shape[:2] == (450, 225)
+    np.testing.assert_array_equal(found[100, 50], [*colour(ABOVE), 255])
+    np.testing.assert_allclose(found[400, 50], [*colour(BELOW), 128], atol=1)
+
+
 def test_a_gallery_in_rows():
     images = [np.full((2 + i, 4), 10 * i, np.uint8) for i in range(5)]
     captions = [f"first {i}\nsecond {i}" for i in range(5)]

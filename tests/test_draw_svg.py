@@ -158,18 +158,23 @@ class TestTexts:
         assert svg.text_width("e\u0301") == svg.text_width("e")
 
     @pytest.mark.parametrize("link", ["#part", "a/b.html?x=1&y=2", "https://example.org/", "data:image/png;base64,AA==",
-                                      "../x.html", "HTTP://x", "c%3A.html"])
+                                      "../x.html", "HTTP://x", "c%3A.html", "a b/c d.html"])
     def test_links_that_open_something(self, link):
         assert svg.href(link) == link
 
     @pytest.mark.parametrize("link", ["javascript:alert(1)", " jAvaScript:x", "java\tscript:x", "vbscript:x",
-                                      "data:text/html,x", "\x01javascript:x", "data:,image/"])
+                                      "data:text/html,x", "\x01javascript:x", "data:,image/",
+                                      "java\u200bscript:x", "java\u2028script:x", "\u00a0javascript:x"])
     def test_links_that_would_run(self, link):
         with pytest.raises(ValueError, match="a link may be a path"):
             svg.href(link)
 
 
 class TestAxes:
+    def test_values_that_differ_by_rounding_only_are_one(self):
+        axis = axes.spanned(1.0, 1.0 + 1e-15, 0, 100)
+        assert axis(1.0) == pytest.approx(50) and 2 <= len(axis.ticks()) <= 8
+
     @given(st.floats(-1e6, 1e6), st.floats(1e-3, 1e6), st.integers(2, 10))
     def test_ticks_are_round_within_and_few(self, low, span, most):
         axis = axes.Axis(low, low + span, 0, 100)

@@ -14,6 +14,7 @@ import numpy as np
 
 from .svg import ABOVE, BELOW
 
+MOST = 1e300  # larger numbers overflow when they are subtracted
 HALF = 127  # colours of a map on either side of zero
 
 
@@ -32,8 +33,8 @@ def numbers(name: str, values, axes: int | Sequence[int], missing: bool = True) 
         raise ValueError(f"{name}: expected {' or '.join(map(str, axes))} axes, got shape {found.shape}")
     if not found.size:
         raise ValueError(f"{name}: there is nothing to draw in shape {found.shape}")
-    if np.isinf(found).any():
-        raise ValueError(f"{name}: {np.isinf(found).sum()} of {found.size} values are infinite; give finite ones"
+    if large := int((np.abs(found) > MOST).sum()):
+        raise ValueError(f"{name}: {large} of {found.size} values are infinite or beyond {MOST:g}; give finite ones"
                          + (", and NaN for what is missing" if missing else ""))
     if not missing and np.isnan(found).any():
         raise ValueError(f"{name}: {np.isnan(found).sum()} of {found.size} values are NaN; give numbers")
@@ -101,6 +102,19 @@ def embed_signed(values: np.ndarray, limit: float) -> str:
     file = io.BytesIO()
     picture.save(file, "PNG", optimize=True, transparency=bytes(opacity[i] for i in used))
     return "data:image/png;base64," + b64encode(file.getvalue()).decode()
+
+
+def reduced(plane: np.ndarray, wide: float, high: float) -> np.ndarray:
+    """A map (H, W) with more values than it is shown with pixels, as means over blocks of those that are there."""
+    block = int(max(plane.shape[0] // high, plane.shape[1] // wide, 1))
+    if block == 1:
+        return plane
+    rows, columns = (-(-n // block) for n in plane.shape)
+    padded = np.full((rows * block, columns * block), np.nan)
+    padded[: plane.shape[0], : plane.shape[1]] = plane
+    blocks = padded.reshape(rows, block, columns, block)
+    count = (~np.isnan(blocks)).sum((1, 3))
+    return np.divide(np.nansum(blocks, (1, 3)), count, out=np.full(count.shape, np.nan), where=count > 0)
 
 
 def shade(value: float, limit: float, most: float = 0.55) -> dict[str, object]:

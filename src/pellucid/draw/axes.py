@@ -63,7 +63,8 @@ def spanned(low: float, high: float, start: float, end: float, *, room: float = 
     if log:
         spread = max((high / low) ** room, 1.05)
         return Axis(low / spread, high * spread, start, end, True)
-    extra = (high - low) * room or abs(high) * room or 0.01
+    # What differs by rounding only is one value.
+    extra = (high - low) * room if high - low > abs(high) * 1e-9 else abs(high) * room or 0.01
     low, high = low - extra, high + extra
     low = low if least is None else max(low, least)
     high = high if most is None else min(high, most)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .arrays import embed, embed_signed, largest, numbers, pixels_of
+from .arrays import embed, embed_signed, largest, numbers, pixels_of, reduced
 from .svg import LINE, Picture, Sketch, clean, number, text_width
 
 MARGIN = 8
@@ -41,7 +41,7 @@ def heatmap(values, *, title: str = "", limit: float | None = None) -> Picture:
     sketch = Sketch()
     top = heading(sketch, title)
     sketch.rect(MARGIN, top, width, height, "cell", tip=_range(found))
-    sketch.pixels(MARGIN, top, width, height, embed_signed(found, limit), tip=_range(found))
+    sketch.pixels(MARGIN, top, width, height, embed_signed(reduced(found, width, height), limit), tip=_range(found))
     bottom, room = draw_scale(sketch, MARGIN, top + height + 8, found, limit, width)
     return finish(sketch, max(width, room), bottom, title, f"{title or 'a map'}: {_range(found)}")
 
@@ -59,7 +59,7 @@ def overlay(image, values, *, title: str = "", limit: float | None = None) -> Pi
     sketch = Sketch()
     top = heading(sketch, title)
     sketch.pixels(MARGIN, top, width, height, embed(pale(below), (width, height)), smooth=width < found.shape[1])
-    sketch.pixels(MARGIN, top, width, height, embed_signed(found, limit), tip=_range(found))
+    sketch.pixels(MARGIN, top, width, height, embed_signed(reduced(found, width, height), limit), tip=_range(found))
     bottom, room = draw_scale(sketch, MARGIN, top + height + 8, found, limit, width)
     return finish(sketch, max(width, room), bottom, title, f"{title or 'a map over its image'}: {_range(found)}")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .arrays import embed, embed_signed, numbers
+from .arrays import embed, embed_signed, numbers, reduced
 from .cells import grid, side
 from .images import MARGIN, draw_scale, finish, heading, limited
 from .svg import LINE, Picture, Sketch, number, text_width
@@ -92,7 +92,7 @@ def feature_maps(maps, *, title: str = "", most: int = 64, limit: float | None =
         plane = found[..., c]
         tip = f"channel {c}: {_range(plane)}"
         sketch.rect(x, y, wide, high, "cell", tip=tip)
-        sketch.pixels(x, y, wide, high, embed_signed(_reduced(plane, wide, high), limit), tip=tip)
+        sketch.pixels(x, y, wide, high, embed_signed(reduced(plane, wide, high), limit), tip=tip)
         sketch.text(x + wide / 2, y + high + 12, str(c), "muted", anchor="middle", size=10)
     bottom = top + -(-len(shown) // columns) * (high + LINE + 4) + 4
     right = columns * (wide + GAP) - GAP
@@ -172,15 +172,6 @@ def _spread(count: int, most: int) -> list[int]:
 def _fit(width: int, height: int, longest: int) -> tuple[float, float]:
     scale = longest / max(width, height)
     return max(width * scale, 3), max(height * scale, 3)
-
-
-def _reduced(plane: np.ndarray, wide: float, high: float) -> np.ndarray:
-    """A map with more values than it is shown with pixels, as means over blocks."""
-    block = int(max(plane.shape[0] // high, plane.shape[1] // wide, 1))
-    if block == 1:
-        return plane
-    rows, columns = (n // block for n in plane.shape)
-    return plane[: rows * block, : columns * block].reshape(rows, block, columns, block).mean((1, 3))
 
 
 def _range(plane: np.ndarray) -> str:

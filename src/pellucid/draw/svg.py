@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import floor, isnan, log10
-from re import match, sub
+from re import match
 from unicodedata import combining, east_asian_width
 from xml.sax.saxutils import escape, quoteattr
 
@@ -160,16 +160,17 @@ def wrap(text: str, room: float, size: float = SIZE) -> list[str]:
 
 
 def href(link: str) -> str:
-    """The link as it came, if it opens something: a path, an anchor, a web page or an embedded picture.
+    """The link, without control characters, if it opens something: a path, an anchor, a web page or a picture in it.
 
     Raises ValueError for other schemes, such as javascript:, which would run.
     """
-    compact = sub(r"[\x00-\x20\x7f-\x9f]", "", str(link))
+    link = clean(link).strip()
+    compact = "".join(link.split())  # browsers pass over some spaces
     scheme = match(r"([a-zA-Z][a-zA-Z0-9+.-]*):", compact)
     if scheme and scheme[1].lower() not in ("http", "https", "file") and not compact.lower().startswith("data:image/"):
         raise ValueError(f"a link may be a path, an anchor, or begin with http:, https:, file: or data:image/, got "
                          f"{compact[:60]!r}; write a colon in a file's name as %3A")
-    return compact
+    return link
 
 
 def _at(value: float) -> str:
