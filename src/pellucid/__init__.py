@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 _MODULES = (
-    "calibration", "data", "draw", "evaluation", "geometry", "layers", "network", "ops", "optim", "reference",
-    "schedules", "zoo",
+    "calibration", "data", "draw", "evaluation", "explain", "geometry", "layers", "network", "ops", "optim",
+    "reference", "schedules", "zoo",
 )
 _NAMES = {
     "Diverged": "training.step",
@@ -28,12 +28,26 @@ _NAMES = {
 }
 __all__ = [
     "Diverged", "ImageClassifier", "KernelError", "Model", "Network", "Preprocessing", "TrainStep", "calibration",
-    "data", "draw", "evaluation", "fit", "geometry", "layers", "load", "network", "ops", "optim", "reference",
-    "schedules", "set_threads", "threads", "zoo",
+    "data", "draw", "evaluation", "explain", "fit", "geometry", "layers", "load", "network", "ops", "optim",
+    "reference", "schedules", "set_threads", "threads", "zoo",
 ]
 
 if TYPE_CHECKING:
-    from . import calibration, data, draw, evaluation, geometry, layers, network, ops, optim, reference, schedules, zoo
+    from . import (
+        calibration,
+        data,
+        draw,
+        evaluation,
+        explain,
+        geometry,
+        layers,
+        network,
+        ops,
+        optim,
+        reference,
+        schedules,
+        zoo,
+    )
     from .engine.library import KernelError
     from .estimator import ImageClassifier
     from .exchange import load
