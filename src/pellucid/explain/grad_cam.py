@@ -5,11 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from ..layers.base import as_image
-from ..layers.dropout import Dropout
-from ..layers.pool import AdaptiveAvgPool
 from ..model import Model
-from ..network import INPUT, Network
+from ..network import Network
 from . import taps
+from .graph import last_map
 from .maps import Map, answer, as_rows, stretched
 from .question import ask
 
@@ -19,9 +18,9 @@ def grad_cam(model: Model, image: np.ndarray, target: int | str | None = None, *
     stretched over the image by linear interpolation (Selvaraju et al., "Grad-CAM: visual explanations from deep
     networks via gradient-based localization", 2017, equations 1 and 2).
 
-    `layer` is by default the last map that everything passes through, see `last_map`. Values are not signed: zero is
-    "nothing that speaks for the class". Raises ValueError for a layer without positions, for a network without such a
-    layer, and for what cannot be asked about (`question.ask`).
+    `layer` is by default the last map that everything passes through, see `graph.last_map`. Values are not signed: zero
+    is "nothing that speaks for the class". Raises ValueError for a layer without positions, for a network without such
+    a layer, and for what cannot be asked about (`question.ask`).
     """
     question = ask(model, image, target)
     network = question.bare.network
@@ -34,36 +33,6 @@ def grad_cam(model: Model, image: np.ndarray, target: int | str | None = None, *
     return answer("grad_cam", question, values, layer=name, positions=positions.astype(np.float32),
                   note=f"Where the channels of {name} ({positions.shape[0]}x{positions.shape[1]} positions) that raise "
                        "the logit are active.")
-
-
-def last_map(network: Network) -> str:
-    """The last node with more than one position that every path from input to output passes through.
-
-    Layers that hand their input on are passed by. Raises ValueError where there is none.
-    """
-    furthest = {name: i for i, node in enumerate(network.nodes) for name in node.inputs}  # where each is read last
-    crossing, found = furthest[INPUT], None
-    for i, node in enumerate(network.nodes):
-        if crossing <= i and _positions(network, node.name) > 1:  # nothing before this node is read after it
-            found = node.name
-        crossing = max(crossing, furthest.get(node.name, i))
-    if found is None:
-        raise ValueError("this network has no layer whose output has positions and that everything passes through; "
-                         "use gradient, integrated_gradients or occlusion, or name a layer")
-    while _hands_on(network, found) and network.node(found).inputs[0] != INPUT:
-        found = network.node(found).inputs[0]
-    return found
-
-
-def _positions(network: Network, name: str) -> int:
-    height, width, _ = as_image(network.shapes[name])
-    return height * width
-
-
-def _hands_on(network: Network, name: str) -> bool:
-    node = network.node(name)
-    same = network.shapes[name] == network.shapes[node.inputs[0]]
-    return isinstance(node.layer, Dropout) or isinstance(node.layer, AdaptiveAvgPool) and same
 
 
 def _checked(network: Network, layer: str) -> str:
