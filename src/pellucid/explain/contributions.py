@@ -23,8 +23,9 @@ def contributions(model: Model, image: np.ndarray, target: int | str | None = No
     the flattened map, each value has its own weight. `positions` has the resolution of the map; over the image each
     value is spread evenly over its cell, so that the pixels have the same sum.
 
-    Facts: what the positions add up to ("total"), and the layer's bias for the target ("bias"). Raises ValueError where the last
-    layer reads no map in such a way, naming what is between, and for what cannot be asked about (`question.ask`).
+    Facts: what the positions add up to ("total"), and the layer's bias for the target ("bias"). Raises ValueError where
+    the last layer reads no map in such a way, naming what is between, and for what cannot be asked about
+    (`question.ask`).
     """
     question = ask(model, image, target)
     name = map_of_last_layer(question.bare.network)

@@ -8,6 +8,7 @@ from ..network import INPUT, Network
 
 # Each value of their output is a weighted sum of values of their input, or one of them: gradient times value adds up.
 SHARING_OUT = (AdaptiveAvgPool, AvgPool, Dropout, Flatten, GlobalAvgPool, GlobalMaxPool, MaxPool)
+NOTHING_NEW = (AdaptiveAvgPool, Dropout)  # at inference; their input says more of where
 
 
 def positions(network: Network, name: str) -> int:
@@ -19,16 +20,17 @@ def positions(network: Network, name: str) -> int:
 def last_map(network: Network) -> str:
     """The last node with more than one position that every path from input to output passes through.
 
-    Layers that hand their input on are passed by. Raises ValueError where there is none.
+    `NOTHING_NEW` does not count: an adaptive pool may even show one position many times. Raises ValueError where there
+    is none.
     """
     furthest = {name: i for i, node in enumerate(network.nodes) for name in node.inputs}  # where each is read last
     crossing, found = furthest[INPUT], None
     for i, node in enumerate(network.nodes):
-        if crossing <= i and positions(network, node.name) > 1:  # nothing before this node is read after it
+        new = not isinstance(node.layer, NOTHING_NEW) and positions(network, node.name) > 1
+        if new and crossing <= i:  # nothing before this node is read after it
             found = node.name
         crossing = max(crossing, furthest.get(node.name, i))
-    found = found and _source(network, found)
-    if found in (None, INPUT):
+    if found is None:
         raise ValueError("this network has no layer whose output has positions and that everything passes through; "
                          "use gradient, integrated_gradients or occlusion, or name a layer")
     return found
@@ -44,14 +46,16 @@ def map_of_last_layer(network: Network) -> str:
         raise ValueError(f"the last layer, {node.name!r} ({type(node.layer).__name__}), is not a dense layer or a "
                          "pool: its output is no sum over positions; use grad_cam or integrated_gradients")
     name = node.inputs[0]
-    while positions(network, name) == 1 and name != INPUT:
+    while name != INPUT:
         node = network.node(name)
+        if positions(network, name) > 1 and not isinstance(node.layer, NOTHING_NEW):
+            break
         if not isinstance(node.layer, SHARING_OUT):
             raise ValueError(f"the last layer, {last.name!r}, reads {node.name!r} ({type(node.layer).__name__}) and "
                              "not a map through Flatten or a pool, so that its sum has no exact map over the image; "
                              "use grad_cam or integrated_gradients")
         name = node.inputs[0]
-    return _source(network, name)
+    return name
 
 
 def last_dense(network: Network) -> str:
@@ -61,14 +65,3 @@ def last_dense(network: Network) -> str:
             return node.name
     raise ValueError("this network has no dense layer, whose input would be the features; name a layer whose output "
                      "is to be compared")
-
-
-def _source(network: Network, name: str) -> str:
-    """The node itself, or what it hands on unchanged."""
-    while name != INPUT:
-        node = network.node(name)
-        same = network.shapes[name] == network.shapes[node.inputs[0]]
-        if not (isinstance(node.layer, Dropout) or isinstance(node.layer, AdaptiveAvgPool) and same):
-            break
-        name = node.inputs[0]
-    return name

@@ -7,6 +7,7 @@ the compiled kernels.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from dataclasses import replace
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -14,11 +15,13 @@ import numpy as np
 from ..engine.library import LOCK
 from ..engine.parameters import ParameterBuffer
 from ..engine.plan import Plan
+from ..layers.conv import Conv
 from ..model import MEMORY, Model
-from ..network import INPUT
+from ..network import INPUT, Network
 
 CHUNKS = (64, 16, 4, 1)  # images computed at a time
-KEPT = 4  # plans of a model that are kept for the next question
+KEPT = 16  # plans of a model that are kept for the next question, as long as they take less than KEPT_MEMORY bytes
+KEPT_MEMORY = MEMORY / 4
 
 _plans: WeakKeyDictionary[Model, dict[tuple, Tapped]] = WeakKeyDictionary()
 
@@ -27,14 +30,20 @@ class Tapped:
     """A plan for some taps and a batch, and the version of the model's parameters that it is prepared for."""
 
     def __init__(self, model: Model, batch: int, names: frozenset[str], backward: bool):
-        self.gradient = ParameterBuffer(model.network.parameters()) if backward else None
+        network = _frozen(model.network) if names else model.network
+        self.gradient = ParameterBuffer(network.parameters()) if backward else None
         nodes = names - {INPUT}
         self.plan = Plan(
-            model.network, model.buffer, batch, gradient=self.gradient, taps=() if backward else names,
+            network, model.buffer, batch, gradient=self.gradient, taps=() if backward else names,
             gradient_taps=nodes if backward else (), input_gradient=backward and INPUT in names)
         if model.preprocessing:
             self.plan.scale[:], self.plan.shift[:] = model.preprocessing.scale, model.preprocessing.shift
         self.version: int | None = None
+
+    @property
+    def memory(self) -> int:
+        """Bytes held."""
+        return self.plan.memory + (self.gradient.flat.nbytes if self.gradient else 0)
 
     def prepare(self, version: int) -> None:
         if self.version != version:
@@ -130,10 +139,17 @@ def _chunks(model: Model, count: int, names: frozenset[str], backward: bool) -> 
         done += size
 
 
+def _frozen(network: Network) -> Network:
+    """The same network with filters that are not trained: their gradients, which nobody asks for, are not computed."""
+    return replace(network, nodes=tuple(
+        replace(node, layer=replace(node.layer, trainable=False)) if isinstance(node.layer, Conv) else node
+        for node in network.nodes))
+
+
 def _tapped(model: Model, batch: int, names: frozenset[str], backward: bool) -> Tapped:
     mine, key = _plans.setdefault(model, {}), (batch, names, backward)
     if key not in mine:
-        while len(mine) >= KEPT:
+        while mine and (len(mine) >= KEPT or sum(t.memory for t in mine.values()) > KEPT_MEMORY):
             del mine[next(iter(mine))]
         mine[key] = Tapped(model, batch, names, backward)
     else:
