@@ -1,6 +1,7 @@
 """What holds for every method that gives a map: discovered from `explain.METHODS`, so that a new one is tested too."""
 
 import sys
+from html import escape
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from three_ways import nodes, normals, parameters
 import pellucid
 from pellucid import explain, zoo
 from pellucid.explain import taps
+from pellucid.explain.maps import shown
 from pellucid.layers import Conv, Dense, GlobalAvgPool, ReLU, Softmax
 
 METHODS = pytest.mark.parametrize("method", explain.METHODS.values(), ids=explain.METHODS)
@@ -198,3 +200,28 @@ def test_what_cannot_be_asked_is_refused(method):
 def test_the_registry_names_its_methods():
     assert all(name == method.__name__ == getattr(explain, name).__name__ for name, method in explain.METHODS.items())
     assert set(explain.__all__) >= set(explain.METHODS)
+
+
+@METHODS
+def test_maps_show_themselves(method):
+    """In notebooks: the map over its image, and its note; of signals a curve."""
+    found = method(trained(), IMAGES[0])
+    html = found._repr_html_()
+    assert found.picture.svg in html and escape(found.note) in html and found.target_name in found.picture.svg
+    signal = made(nodes((40, 2), ("c", Conv(6, 5, padding=2), "input"), ("r", ReLU(), "c"),
+                        ("g", GlobalAvgPool(), "r"), ("fc", Dense(3), "g")))
+    curve = method(signal, normals(np.random.default_rng(2), 40, 2)).picture.svg
+    assert curve.startswith("<svg") and "position" in curve
+    for channels in (2, 3, 4):
+        model = made(network((8, 9, channels)))
+        assert "<image" in method(model, normals(np.random.default_rng(3), 8, 9, channels)).picture.svg
+
+
+@pytest.mark.parametrize("image", [IMAGES[0], IMAGES[0][..., 0][:, :, None].astype(np.float32) * 3 - 7])
+def test_images_are_shown_from_black_to_white(image):
+    found = shown(image)
+    assert found.dtype == np.uint8 and found.shape == (16, 16)
+    if image.dtype == np.float32:
+        assert found.min() == 0 and found.max() == 255
+        assert rank_correlation(found, image) > 0.999
+    assert not shown(np.ones((4, 4, 1), np.float32)).any() and shown(np.ones((5, 2), np.uint8)).shape == (1, 5)

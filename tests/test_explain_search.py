@@ -2,6 +2,7 @@
 
 import sys
 from dataclasses import replace
+from html import escape
 
 import numpy as np
 import pytest
@@ -254,3 +255,18 @@ def test_grids_that_are_none_are_refused():
                              ({"baseline": np.zeros((16, 16, 1), np.float32)}, "must be uint8 as the image is")):
         with pytest.raises(ValueError, match=message):
             explain.smallest_change(model, image, **options)
+
+
+def test_answers_show_themselves():
+    """In notebooks, as a picture with its words."""
+    model, image = trained(), IMAGES[1]
+    found = explain.neighbours(model, image, IMAGES[:30], labels=LABELS[:30], count=3)
+    assert found.picture.svg in found._repr_html_() and found.picture.svg.count("<image") == 4
+    assert all(f"{d:.3g}" in found.picture.svg for d in found.distances) and "of 30 images" in found._repr_html_()
+    change = explain.smallest_change(model, image)
+    assert change.picture.svg in change._repr_html_()
+    assert change.picture.svg.count("<image") == 1 + sum(c is not None for c in change.changes.values())
+    assert all(escape(line) in change._repr_html_() for line in str(change).splitlines())
+    for score in (explain.deletion, explain.insertion):
+        curve = score(model, explain.gradient(model, image))
+        assert curve._repr_html_() == curve.picture.svg and "random order" in curve.picture.svg

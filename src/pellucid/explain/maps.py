@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from html import escape
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .question import Question
+
+if TYPE_CHECKING:
+    from ..draw import Picture
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,6 +35,20 @@ class Map:
     positions: np.ndarray | None = None
     note: str = ""
     facts: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def picture(self) -> Picture:
+        """The map over its image; a curve for signals."""
+        from .. import draw
+
+        title = f"{self.method.replace('_', ' ')}: {self.target_name}"
+        if self.image.ndim == 2:
+            return draw.curves([(self.method, range(self.values.size), self.values[0])], x_label="position",
+                               y_label="value", title=title)
+        return draw.overlay(shown(self.image), self.values, title=title)
+
+    def _repr_html_(self) -> str:
+        return f"<figure>{self.picture}<figcaption>{escape(self.note)}</figcaption></figure>"
 
 
 def answer(method: str, question: Question, values: np.ndarray, **more) -> Map:
@@ -71,3 +90,12 @@ def shared_out(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         # The integral of the cells up to each edge; a pixel holds the difference of its two edges.
         values = np.diff(total.take(low, axis) + share * values.take(low, axis), axis=axis)
     return values
+
+
+def shown(image: np.ndarray) -> np.ndarray:
+    """An image as `pellucid.draw` takes them: uint8 (H, W) or (H, W, 3); a signal is one row high. float32 is stretched
+    from black, its smallest value, to white; of other numbers of channels the mean is shown."""
+    image = image if image.ndim == 3 else image[None]
+    if image.dtype != np.uint8:
+        image = np.rint((image - image.min()) * (255 / max(float(np.ptp(image)), 1e-12)))
+    return (image if image.shape[2] == 3 else np.rint(image.mean(axis=2))).astype(np.uint8)

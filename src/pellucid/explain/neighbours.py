@@ -13,10 +13,12 @@ from ..model import Model
 from ..network import brief
 from . import taps
 from .graph import last_dense
+from .maps import shown
 from .question import checked, without_softmax
 
 if TYPE_CHECKING:
     from ..data import Dataset, Part
+    from ..draw import Picture
 
 READ = 256  # images read at a time
 
@@ -39,6 +41,20 @@ class Neighbours:
     names: list[str] | None
     typical: float
     searched: int
+
+    @property
+    def picture(self) -> Picture:
+        """The image and its neighbours, with their classes and distances."""
+        from .. import draw
+
+        names = self.names or [f"image {i}" for i in self.indices]
+        captions = [f"{name}\n{distance:.3g}" for name, distance in zip(names, self.distances, strict=True)]
+        return draw.gallery([shown(self.image), *map(shown, self.images)], ["this image", *captions])
+
+    def _repr_html_(self) -> str:
+        return (f"<figure>{self.picture}<figcaption>The nearest of {self.searched:,} images by the values of "
+                f"{self.layer}, with their distances; half of all images are further than {self.typical:.3g}."
+                "</figcaption></figure>")
 
 
 def neighbours(model: Model, image: np.ndarray, data: Dataset | Part | np.ndarray, *, count: int = 8,

@@ -9,6 +9,7 @@ says as much of the network and of the image as of the map; so each curve comes 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,6 +18,9 @@ from ..network import brief
 from .blur import blurred
 from .maps import Map
 from .question import BATCH, Question, checked, chosen
+
+if TYPE_CHECKING:
+    from ..draw import Picture
 
 STEPS = 32  # equal parts of the pixels
 CONTROLS = 5  # random orders
@@ -40,6 +44,19 @@ class Curve:
     control: np.ndarray
     control_area: float
     control_spread: float
+
+    @property
+    def picture(self) -> Picture:
+        """The curve, and that of random orders."""
+        from .. import draw
+
+        how = "taken away" if self.kind == "deletion" else "put in"
+        return draw.curves([(self.method, self.fractions, self.probabilities),
+                            ("random order", self.fractions, self.control)],
+                           x_label=f"share of pixels {how}", y_label="probability", title=self.kind, percent=True)
+
+    def _repr_html_(self) -> str:
+        return str(self.picture)
 
     @property
     def gain(self) -> float:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from html import escape
 from math import hypot
 from numbers import Real
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,7 +15,12 @@ from ..layers.base import as_image
 from ..model import Model
 from ..network import brief
 from .blur import blurred
+from .maps import shown
+from .occlusion import starts
 from .question import BATCH, checked, chosen
+
+if TYPE_CHECKING:
+    from ..draw import Picture
 
 FEW = 8  # distances that are all tried; of more, powers of two
 SIDES = 16  # sides of squares, from a pixel up to half the image
@@ -56,6 +63,19 @@ class SmallestChange:
     target: int | None
     changes: dict[str, Change | None]
     searched: dict[str, str]
+
+    @property
+    def picture(self) -> Picture:
+        """The image and what each kind of change makes of it."""
+        from .. import draw
+
+        found = [change for change in self.changes.values() if change]
+        return draw.gallery([shown(self.image), *(shown(change.image) for change in found)],
+                            [self.answer_name, *(f"{change.answer_name}\n{change.kind}" for change in found)])
+
+    def _repr_html_(self) -> str:
+        lines = "<br>".join(map(escape, str(self).splitlines()))
+        return f"<figure>{self.picture}<figcaption>{lines}</figcaption></figure>"
 
     def __str__(self) -> str:
         """A line for each kind."""
@@ -157,8 +177,6 @@ def shifted(image: np.ndarray, dy: int, dx: int) -> np.ndarray:
 
 
 def _squares(image: np.ndarray, baseline: np.ndarray, sides: Sequence[int], step: int) -> Iterator[_Trial]:
-    from .occlusion import starts
-
     height, width = as_image(image.shape)[:2]
     for side in sides:
         for top in starts(height, side, step):
