@@ -62,6 +62,8 @@ def test_a_curve_is_what_the_model_says_of_the_changed_images():
         assert curve.fractions.tolist() == [i / 8 for i in range(9)] and curve.method == "occlusion"
         again = getattr(explain, curve.kind)(model, found, steps=8)
         assert np.array_equal(again.control, curve.control)
+    same = explain.deletion(model, found, baseline=IMAGES[0], steps=8)  # pixels are replaced by themselves
+    assert np.ptp(same.probabilities) == 0 == same.gain and same.area == pytest.approx(same.probabilities[0])
 
 
 def test_a_map_without_any_order_is_chance():
@@ -215,6 +217,20 @@ def test_the_smallest_change_is_that_of_brute_force(target):
             assert change.answer_name == model.classes[given] and f"{kind}: {change.text} makes it" in str(found)
             kinds.append(kind)
     assert {"occlusion", "shift"} <= set(kinds)
+
+
+def test_the_answer_of_two_views_is_what_changes():
+    one = trained()
+    model = pellucid.Model(one.network, preprocessing=one.preprocessing, classes=one.classes, tta=True)
+    model.load_parameters(one.parameters)
+    differ = 0
+    for image in IMAGES[:6]:
+        for change in filter(None, explain.smallest_change(model, image).changes.values()):
+            probabilities = model.predict(change.image[None])[0]
+            assert probabilities.argmax() == change.answer
+            assert change.probability == pytest.approx(probabilities[change.answer])
+            differ += abs(one.predict(change.image[None])[0, change.answer] - change.probability) > 0.01
+    assert differ
 
 
 def test_none_is_an_answer():

@@ -18,7 +18,7 @@ def contributions(model: Model, image: np.ndarray, target: int | str | None = No
 
     They are exact: the positions add up to the logit less the layer's bias, up to rounding in float32. Where the last
     dense layer reads means over the map (global average pooling), they are the class activation map (Zhou, Khosla,
-    Lapedriza, Oliva and Torralba, "Learning deep features for discriminative localization", 2016, equation 2), divided
+    Lapedriza, Oliva and Torralba, "Learning deep features for discriminative localization", 2016), divided
     by the number of positions. Where it reads maxima, each channel's share stands where its maximum is; where it reads
     the flattened map, each value has its own weight. `positions` has the resolution of the map; over the image each
     value is spread evenly over its cell, so that the pixels have the same sum.

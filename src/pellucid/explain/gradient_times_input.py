@@ -12,7 +12,7 @@ from .question import ask
 
 def gradient_times_input(model: Model, image: np.ndarray, target: int | str | None = None) -> Map:
     """The gradient of the target's logit times the value that the network reads, summed over the channels; signed
-    (Shrikumar, Greenside, Shcherbina and Kundaje, "Not just a black box", 2016, section 2.3).
+    (Shrikumar, Greenside, Shcherbina and Kundaje, "Not just a black box", 2016).
 
     A pixel of the value zero, which is the mean colour of the training images, gets nothing. For a network without
     biases of ReLU, convolution, pooling and dense layers the values add up to the logit; the sum is in the facts, as

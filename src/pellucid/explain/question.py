@@ -71,12 +71,17 @@ class Question:
 
 def ask(model: Model, image: np.ndarray, target: int | str | None) -> Question:
     """The question, checked. Raises ValueError for an image, a target or a model that cannot be asked about."""
-    model.require_classes()
-    if len(model.network.input_shape) == 1:
-        raise ValueError(f"a map needs images or signals; this network reads vectors of "
-                         f"{model.network.input_shape[0]} features")
+    require_pixels(model)
     image = checked(model, image)
     return Question(model, image, chosen(model, image, target))
+
+
+def require_pixels(model: Model) -> None:
+    """Raise ValueError unless the model tells classes of images or signals apart."""
+    model.require_classes()
+    if len(model.network.input_shape) == 1:
+        raise ValueError("only what has pixels, images and signals, can be explained by them; this network reads "
+                         f"vectors of {model.network.input_shape[0]} features")
 
 
 def checked(model: Model, image: np.ndarray) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Deletion and insertion: does a map find the pixels that the answer depends on?
 
 Pixels are taken away, or put in, in the order of the map, and the target's probability is followed (Petsiuk, Das and
-Saenko, "RISE: randomized input sampling for explanation of black-box models", 2018, section 3.3). How far it falls
+Saenko, "RISE: randomized input sampling for explanation of black-box models", 2018). How far it falls
 says as much of the network and of the image as of the map; so each curve comes with that of random orders, the mean of
 `CONTROLS`. The probability is what `Model.predict` gives, test-time augmentation and calibration included.
 """

@@ -17,7 +17,7 @@ from ..network import brief
 from .blur import blurred
 from .maps import shown
 from .occlusion import starts
-from .question import BATCH, checked, chosen
+from .question import BATCH, checked, chosen, require_pixels
 
 if TYPE_CHECKING:
     from ..draw import Picture
@@ -113,10 +113,7 @@ def smallest_change(model: Model, image: np.ndarray, target: int | str | None = 
     Raises ValueError for grids that are not of positive numbers, for a target that is the answer already, and for what
     cannot be asked about.
     """
-    model.require_classes()
-    if len(model.network.input_shape) == 1:
-        raise ValueError(f"only images and signals can be shifted, covered and blurred; this network reads vectors of "
-                         f"{model.network.input_shape[0]} features")
+    require_pixels(model)
     image = checked(model, image)
     answer = chosen(model, image, None)
     wanted = None if target is None else chosen(model, image, target)
