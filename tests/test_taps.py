@@ -104,3 +104,14 @@ def test_what_cannot_be_told_is_refused():
         taps.values(model, np.zeros((1, 8, 8, 3), np.float32), ["fc"])
     with pytest.raises(ValueError, match="no preprocessing"):
         taps.values(model, np.zeros((1, 9, 8, 3), np.uint8), ["fc"])
+
+
+def test_few_plans_are_kept(monkeypatch):
+    model, x = made(branching()), np.zeros((5, 9, 8, 3), np.float32)
+    monkeypatch.setattr(taps, "KEPT", 3)
+    for name in ("c1", "p1", "sum", "r2"):
+        taps.values(model, x[:1], [name])
+    assert [names for _, names, _ in taps._plans[model]] == [frozenset([n]) for n in ("p1", "sum", "r2")]
+    monkeypatch.setattr(taps, "KEPT_MEMORY", 0)
+    taps.gradients(model, x[:1], np.ones(4), ["r1"])
+    assert len(taps._plans[model]) == 1
