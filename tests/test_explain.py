@@ -13,7 +13,7 @@ import pellucid
 from pellucid import explain, zoo
 from pellucid.explain import taps
 from pellucid.explain.maps import shown
-from pellucid.layers import Conv, Dense, GlobalAvgPool, ReLU, Softmax
+from pellucid.layers import Conv, Dense, GlobalAvgPool, MaxPool, ReLU, Softmax
 
 METHODS = pytest.mark.parametrize("method", explain.METHODS.values(), ids=explain.METHODS)
 IMAGES, LABELS, PLACES = planted(60, seed=9)
@@ -24,6 +24,11 @@ def made(net, seed=0, **more):
     model = pellucid.Model(net, seed=seed, **more)
     model.load_parameters(parameters(net, np.random.default_rng(seed)))
     return model
+
+
+def signal_network():
+    return nodes((40, 2), ("c", Conv(6, 5, padding=2), "input"), ("r", ReLU(), "c"), ("p", MaxPool(2), "r"),
+                 ("c2", Conv(6, 3), "p"), ("r2", ReLU(), "c2"), ("g", GlobalAvgPool(), "r2"), ("fc", Dense(3), "g"))
 
 
 def rank_correlation(a, b):
@@ -96,8 +101,7 @@ def test_models_without_preprocessing_read_floats(method):
 
 @METHODS
 def test_signals_have_maps_of_one_row(method):
-    model = made(nodes((40, 2), ("c", Conv(6, 5, padding=2), "input"), ("r", ReLU(), "c"),
-                       ("g", GlobalAvgPool(), "r"), ("fc", Dense(3), "g")))
+    model = made(signal_network())
     found = method(model, normals(np.random.default_rng(2), 40, 2))
     assert found.values.shape == (1, 40) and np.ptp(found.values) > 0
 
@@ -208,10 +212,13 @@ def test_maps_show_themselves(method):
     found = method(trained(), IMAGES[0])
     html = found._repr_html_()
     assert found.picture.svg in html and escape(found.note) in html and found.target_name in found.picture.svg
-    signal = made(nodes((40, 2), ("c", Conv(6, 5, padding=2), "input"), ("r", ReLU(), "c"),
-                        ("g", GlobalAvgPool(), "r"), ("fc", Dense(3), "g")))
-    curve = method(signal, normals(np.random.default_rng(2), 40, 2)).picture.svg
+    curve = method(made(signal_network()), normals(np.random.default_rng(2), 40, 2)).picture.svg
     assert curve.startswith("<svg") and "position" in curve
+    model = trained()
+    hostile = pellucid.Model(model.network, preprocessing=model.preprocessing, classes=["<b>", "</svg>", "&"])
+    hostile.load_parameters(model.parameters)
+    html = method(hostile, IMAGES[0], 1)._repr_html_()
+    assert "<b>" not in html and html.count("</svg>") == html.count("<svg")
     for channels in (2, 3, 4):
         model = made(network((8, 9, channels)))
         assert "<image" in method(model, normals(np.random.default_rng(3), 8, 9, channels)).picture.svg

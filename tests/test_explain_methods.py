@@ -5,7 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from explain_data import network, planted, trained
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import spearmanr
 from three_ways import integers, nodes, normals, parameters
@@ -298,6 +298,7 @@ def test_squares_that_do_not_fit_are_refused():
 # From a layer's positions to pixels.
 
 
+@settings(max_examples=60, deadline=None)
 @given(st.integers(1, 9), st.integers(1, 9), st.integers(1, 30), st.integers(1, 30), st.integers(0, 10))
 def test_positions_over_pixels(h, w, height, width, seed):
     values = np.random.default_rng(seed).standard_normal((h, w))
