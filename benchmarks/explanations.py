@@ -28,7 +28,7 @@ def measure(data: str, net: str | None, epochs: float, images: int, seed: int) -
     run = pellucid.fit(net, data, epochs=epochs, seed=seed, out=False)
     test = pellucid.data.split(pellucid.data.load(data, **run.model.preprocessing.loading), seed=seed).test
     chosen = np.random.default_rng(seed).permutation(len(test))[:images]
-    found: dict[str, list] = {}
+    found: dict[str, list] = {"random order": []}
     refused: dict[str, str] = {}
     for image in test.images[np.sort(chosen)]:
         for name, method in explain.METHODS.items():
@@ -41,7 +41,7 @@ def measure(data: str, net: str | None, epochs: float, images: int, seed: int) -
             seconds = time.perf_counter() - start
             out, into = explain.deletion(run.model, map), explain.insertion(run.model, map)
             found.setdefault(name, []).append((out.area, out.gain, into.area, into.gain, seconds))
-            found.setdefault("random order", []).append((out.control_area, 0, into.control_area, 0, 0))
+            found["random order"].append((out.control_area, 0, into.control_area, 0, 0))
     return {name: np.mean(rows, axis=0).round(4).tolist() for name, rows in found.items()}, refused
 
 
