@@ -44,7 +44,7 @@ def map_of_last_layer(network: Network) -> str:
     last = node = network.node(network.output)
     if not isinstance(node.layer, (Dense, *SHARING_OUT)):
         raise ValueError(f"the last layer, {node.name!r} ({type(node.layer).__name__}), is not a dense layer or a "
-                         "pool: its output is no sum over positions; use grad_cam or integrated_gradients")
+                         "pool: its output is no sum over positions; use integrated_gradients or occlusion")
     name = node.inputs[0]
     while name != INPUT:
         node = network.node(name)
@@ -53,7 +53,7 @@ def map_of_last_layer(network: Network) -> str:
         if not isinstance(node.layer, SHARING_OUT):
             raise ValueError(f"the last layer, {last.name!r}, reads {node.name!r} ({type(node.layer).__name__}) and "
                              "not a map through Flatten or a pool, so that its sum has no exact map over the image; "
-                             "use grad_cam or integrated_gradients")
+                             "use integrated_gradients or occlusion")
         name = node.inputs[0]
     return name
 
