@@ -60,6 +60,11 @@ class Window:
         first = self.start(position)
         return range(first, first + self.reach, self.dilation)
 
+    def outputs(self, index: int, n: int) -> list[int]:
+        """Output positions that have a tap on an input index, on an axis of `n`: who reads it."""
+        moved = [index + self.before - tap * self.dilation for tap in reversed(range(self.size))]
+        return [m // self.stride for m in moved if m % self.stride == 0 and 0 <= m // self.stride < self.output_size(n)]
+
     def always_sees(self, n: int) -> bool:
         """Whether at every position at least one tap lies on an axis of `n`, as pooling needs: padding has no value."""
         padding = max(self.before, self.after)

@@ -12,8 +12,9 @@ from functools import cache
 from math import log2
 from pathlib import Path
 
+from ..layers.winograd import LEAST
+
 TABLE = Path(__file__).parent / "algorithms.json"
-LEAST = 32  # channels and filters below which the transforms cost more than they save, and small integers stay exact
 
 
 @cache

@@ -6,7 +6,10 @@ from dataclasses import dataclass
 from math import inf, isfinite
 from typing import ClassVar
 
+import numpy as np
+
 from .. import reference
+from .arithmetic import Arithmetic, Step, beside, function, read
 from .base import LAYERS, Layer
 
 
@@ -19,6 +22,7 @@ class _Pointwise(Layer):
 
     function: ClassVar[str] = ""
     kernel: ClassVar[str] = ""
+    formula: ClassVar[str] = ""  # in a few characters, for who looks at one number
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
@@ -32,6 +36,11 @@ class _Pointwise(Layer):
     def define(self, parameters, x, *, training=False, seed=0):
         function, gradient = getattr(reference, self.function), getattr(reference, self.function + "_grad")
         return function(x, **self.scalars()), lambda dy: ([gradient(x, dy, **self.scalars())], {})
+
+    def terms(self, index, parameters, x):
+        value = float(getattr(reference, self.function)(x[index], **self.scalars()))
+        derivative = float(getattr(reference, self.function + "_grad")(x[index], 1, **self.scalars()))
+        return function(x, index, [Step(self.formula, value)], derivative, max(1, abs(value), abs(float(x[index]))))
 
     def lower(self, b, x):
         y = b.like(x)
@@ -53,6 +62,8 @@ del LAYERS["_Pointwise"]  # a base, not a layer
 @dataclass(frozen=True)
 class ReLU(_Pointwise):
     """max(x, 0). The derivative at 0 is taken as 0."""
+
+    formula: ClassVar[str] = "max(x, 0)"
 
     def lower(self, b, x):
         y = b.like(x)
@@ -77,6 +88,7 @@ class LeakyReLU(_Pointwise):
 
     slope: float = 0.01
     function: ClassVar[str] = "leaky_relu"
+    formula: ClassVar[str] = "x if x > 0, else slope x"
 
     def __post_init__(self):
         if not isinstance(self.slope, (int, float)) or isinstance(self.slope, bool) or not isfinite(self.slope):
@@ -98,6 +110,7 @@ class Clip(_Pointwise):
 
     low: float | None = None
     high: float | None = None
+    formula: ClassVar[str] = "x between low and high"
 
     def __post_init__(self):
         super().__post_init__()
@@ -123,12 +136,15 @@ class Clip(_Pointwise):
 class Sigmoid(_Pointwise):
     """1 / (1 + exp(-x))."""
 
+    formula: ClassVar[str] = "1 / (1 + exp(-x))"
+
 
 @dataclass(frozen=True)
 class Tanh(_Pointwise):
     """(exp(x) - exp(-x)) / (exp(x) + exp(-x))."""
 
     kernel: ClassVar[str] = "hyperbolic_tangent"
+    formula: ClassVar[str] = "tanh(x)"
 
 
 @dataclass(frozen=True)
@@ -142,6 +158,7 @@ class ScaledTanh(_Pointwise):
     amplitude: float = 1.7159
     slope: float = 2 / 3
     function: ClassVar[str] = "scaled_tanh"
+    formula: ClassVar[str] = "amplitude tanh(slope x)"
 
     def __post_init__(self):
         for name, value in self.scalars().items():
@@ -159,10 +176,14 @@ class ScaledTanh(_Pointwise):
 class SiLU(_Pointwise):
     """x sigmoid(x) (Elfwing, Uchibe and Doya, "Sigmoid-weighted linear units", 2017), also called swish."""
 
+    formula: ClassVar[str] = "x / (1 + exp(-x))"
+
 
 @dataclass(frozen=True)
 class GELU(_Pointwise):
     """x P(Z <= x) for a standard normal Z, exactly (Hendrycks and Gimpel, "Gaussian error linear units", 2016)."""
+
+    formula: ClassVar[str] = "x P(Z <= x), Z normal"
 
 
 @dataclass(frozen=True)
@@ -175,6 +196,23 @@ class Softmax(Layer):
     def define(self, parameters, x, *, training=False, seed=0):
         y = reference.softmax(x)
         return y, lambda dy: ([reference.softmax_grad(y, dy)], {})
+
+    def terms(self, index, parameters, x):
+        *position, channel = index
+        at = beside(np.array([position], int), np.arange(x.shape[-1])[:, None])
+        numbers, of = read(x, at)
+        top = numbers.max()
+        exponentials = np.exp(numbers - top)
+        total = exponentials.sum()
+        shares = exponentials / total
+        own = shares[channel]
+        derivative = own * ((np.arange(len(at)) == channel) - shares)
+        steps = (Step("largest x", float(top)), Step("sum of exp(x - largest)", float(total)),
+                 Step("exp(its own x - largest)", float(exponentials[channel])), Step("own / sum", float(own)))
+        return Arithmetic(of, at, numbers, exponentials, derivative, steps, 1.0, "exp(x - largest)")
+
+    def readers(self, index, of, shape):
+        return beside(np.array([index[:-1]], int), np.arange(shape[-1])[:, None])
 
     def lower(self, b, x):
         y, channels = b.like(x), x.shape[-1]

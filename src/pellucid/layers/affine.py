@@ -8,6 +8,7 @@ import numpy as np
 
 from .. import reference
 from ..geometry import BLOCK, blocks
+from .arithmetic import Uses, dot, everywhere
 from .base import Layer, Parameter, Shape
 from .initialisation import ones, zeros
 
@@ -28,6 +29,15 @@ class Affine(Layer):
             return [dx], {"weight": dweight, "bias": dbias}
 
         return reference.batch_norm(x, weight, parameters["bias"], mean, var, 0.0), backward
+
+    def terms(self, index, parameters, x):
+        channel = index[-1:]
+        return dot(parameters, x, np.array([index]), np.array([channel]), channel)
+
+    def uses(self, name, index, parameters, x):
+        outputs = everywhere(x.shape, *index)
+        return Uses(outputs, x[tuple(outputs.T)].astype(float) if name == "weight" else np.ones(len(outputs)),
+                    outputs if name == "weight" else None)
 
     def lower(self, b, x):
         form = blocks(x.shape[2]), BLOCK

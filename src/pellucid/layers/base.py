@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from ..geometry import Window
+from .arithmetic import Arithmetic, Index, Uses, grid
 from .initialisation import Initialiser
 
 if TYPE_CHECKING:
@@ -108,6 +109,38 @@ class Layer:
         Layers that keep running statistics update them in `parameters` when training.
         """
         raise TypeError(f"{type(self).__name__} has no definition")
+
+    def terms(self, index: Index, parameters: dict[str, np.ndarray], *inputs: np.ndarray) -> Arithmetic:
+        """What the output at an index is made of, at inference. The inputs are those of one image, without the batch.
+
+        The index is one of `output_shape`'s.
+        """
+        raise TypeError(f"{type(self).__name__} does not say what a number of it is made of")
+
+    def readers(self, index: Index, of: int, *shapes: Shape) -> np.ndarray:
+        """Indices of outputs, a row each, among which are all that read the number at `index` of input number `of`."""
+        shape, axes = shapes[of], self.windows(shapes[of])
+        if axes is None:
+            return grid(*map(range, self.output_shape(*shapes)))
+        return grid(*(w.outputs(i, n) for w, i, n in zip(axes, index[:-1], shape[:-1], strict=True)), index[-1:])
+
+    def derivatives(
+        self, index: Index, of: int, parameters: dict[str, np.ndarray], *inputs: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The outputs that read the number at `index` of input number `of`, a row each, and the derivative of each."""
+        outputs, derivatives = [], []
+        for output in self.readers(index, of, *(x.shape for x in inputs)):
+            made = self.terms(tuple(output.tolist()), parameters, *inputs)
+            mine = (made.of == of) & (made.at == np.array(index)).all(axis=1)
+            if mine.any():
+                outputs.append(output)
+                derivatives.append(made.derivative[mine].sum())
+        axes = len(self.output_shape(*(x.shape for x in inputs)))
+        return np.array(outputs, int).reshape(-1, axes), np.array(derivatives, float)
+
+    def uses(self, name: str, index: Index, parameters: dict[str, np.ndarray], x: np.ndarray) -> Uses:
+        """The outputs that the number at `index` of a trainable parameter is in, at inference."""
+        raise TypeError(f"{type(self).__name__} does not say where it uses {name}")
 
     def fuses(self, b: Builder, followers: list[Layer], *inputs: Tensor) -> int:
         """How many of the layers that follow `lower(..., after=...)` takes along, where nobody else reads between."""

@@ -9,6 +9,7 @@ import numpy as np
 
 from .. import reference
 from ..geometry import BLOCK, blocks
+from .arithmetic import beside, copied
 from .base import LONGEST_LIST, Layer, Shape
 
 
@@ -47,6 +48,13 @@ class TakeChannels(Layer):
         y = reference.take_channels(x, self.order)
         return y, lambda dy: ([reference.take_channels_grad(dy, self.order, x.shape[-1])], {})
 
+    def terms(self, index, parameters, x):
+        return copied(x, (*index[:-1], self.order[index[-1]]))
+
+    def readers(self, index, of, shape):
+        taken = [k for k, channel in enumerate(self.order) if channel == index[-1]]
+        return beside(np.array([index[:-1]], int), np.array(taken, int)[:, None])
+
     def lower(self, b, x):
         y, channels = b.tensor(self.output_shape(x.logical)), x.shape[-1]
         b.call("take_channels", x=x, y=y, sources=sources(b, [[c] for c in self.order]))
@@ -83,6 +91,9 @@ class PadChannels(Layer):
 
     def define(self, parameters, x, *, training=False, seed=0):
         return reference.pad_channels(x, self.channels), lambda dy: ([dy[..., :x.shape[-1]]], {})
+
+    def terms(self, index, parameters, x):
+        return copied(x, index)
 
     def lower(self, b, x):
         y, channels = b.tensor(self.output_shape(x.logical)), x.shape[-1]

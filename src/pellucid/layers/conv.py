@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from .. import reference
 from ..geometry import BLOCK, Padding, Window, blocks, conv_macs, per_axis, windows
-from . import routed
+from . import routed, winograd
+from .arithmetic import Uses, beside, dot, everywhere, grid, read, under
 from .base import (
     ALONE,
     Layer,
@@ -101,6 +104,52 @@ class Conv(Layer):
             return [reference.conv_grad_input(dy, weight, x.shape[1:-1], **options)], grads
 
         return reference.conv(x, weight, parameters.get("bias"), **options), backward
+
+    def terms(self, index, parameters, x):
+        *position, k = index
+        each = x.shape[-1] // self.groups
+        first = k // (self.filters // self.groups) * each
+        taps, sources = under(self.windows(x.shape), position)
+        channels = np.arange(each)[:, None]
+        at = beside(sources, first + channels)
+        *tap, channel = beside(taps, channels).T
+        weights = np.stack([np.full(len(at), k), channel, *tap], axis=1)
+        return dot(parameters, x, at, weights, (k,), share=self._rounding(x.shape))
+
+    def _rounding(self, shape: Shape) -> float:
+        """The error of Winograd's algorithm, if the engine may choose it for this layer."""
+        axes = self.windows(shape)
+        size, stride, dilation = (tuple(getattr(w, name) for w in axes) for name in ("size", "stride", "dilation"))
+        fits = winograd.fits(size, stride, dilation, [range(n) for n in size])
+        return winograd.ERROR if fits and self.groups == 1 and min(shape[-1], self.filters) >= winograd.LEAST else 0.0
+
+    def readers(self, index, of, shape):
+        each = self.filters // self.groups
+        first = index[-1] // (shape[-1] // self.groups) * each
+        return grid(*self._seen_from(index, shape), range(first, first + each))
+
+    def _seen_from(self, index, shape: Shape) -> list[list[int]]:
+        """The positions along each axis whose windows lie on an index."""
+        return [w.outputs(i, n) for w, i, n in zip(self.windows(shape), index[:-1], shape[:-1], strict=True)]
+
+    def derivatives(self, index, of, parameters, x):
+        outputs = self.readers(index, of, x.shape)
+        *positions, filters = outputs.T
+        taps = [(i - w.start(o)) // w.dilation
+                for w, i, o in zip(self.windows(x.shape), index[:-1], positions, strict=True)]
+        channel = index[-1] % (x.shape[-1] // self.groups)
+        return outputs, parameters["weight"][filters, channel, *taps].astype(float)
+
+    def uses(self, name, index, parameters, x):
+        outputs = everywhere(self.output_shape(x.shape), index[0])
+        if name == "bias":
+            return Uses(outputs, np.ones(len(outputs)))
+        k, channel, *tap = index
+        channel += k // (self.filters // self.groups) * (x.shape[-1] // self.groups)
+        at = [w.start(o) + t * w.dilation
+              for w, o, t in zip(self.windows(x.shape), outputs.T[:-1], tap, strict=True)]
+        at = np.stack([*at, np.full(len(outputs), channel)], axis=1)
+        return Uses(outputs, read(x, at)[0], at)
 
     def reads_image(self, shape: Shape) -> bool:
         return shape[-1] < BLOCK and self.groups == 1 and self.windows(shape)[-1].dilation == 1

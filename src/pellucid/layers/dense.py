@@ -13,6 +13,7 @@ import numpy as np
 
 from .. import reference
 from ..geometry import BLOCK, blocks
+from .arithmetic import Uses, copied, dot, read
 from .base import ALONE, Layer, Parameter, Shape, epilogue_gradient, leading
 from .initialisation import bias as bias_init
 from .initialisation import weight as weight_init
@@ -70,6 +71,21 @@ class Dense(Layer):
             return [dx], {"weight": dw, "bias": db} if self.bias else {"weight": dw}
 
         return reference.dense(x, weight, parameters.get("bias")), backward
+
+    def terms(self, index, parameters, x):
+        features = np.arange(len(x))
+        weights = np.stack([np.full(len(x), index[0]), features], axis=1)
+        return dot(parameters, x, features[:, None], weights, index)
+
+    def derivatives(self, index, of, parameters, x):
+        return np.arange(self.units)[:, None], parameters["weight"][:, index[0]].astype(float)
+
+    def uses(self, name, index, parameters, x):
+        output = np.array([index[:1]])
+        if name == "bias":
+            return Uses(output, np.ones(1))
+        at = np.array([index[1:]])
+        return Uses(output, read(x, at)[0], at)
 
     def fuses(self, b, followers, x):
         return leading(followers, "ReLU")
@@ -168,6 +184,13 @@ class Flatten(Layer):
 
     def define(self, parameters, x, *, training=False, seed=0):
         return reference.flatten(x), lambda dy: ([reference.unflatten(dy, x.shape[1:])], {})
+
+    def terms(self, index, parameters, x):
+        channel, *position = np.unravel_index(index[0], (x.shape[-1], *x.shape[:-1]))
+        return copied(x, (*position, channel))
+
+    def readers(self, index, of, shape):
+        return np.array([[np.ravel_multi_index((index[-1], *index[:-1]), (shape[-1], *shape[:-1]))]])
 
     def reads_image(self, shape: Shape) -> bool:
         return shape[-1] < BLOCK

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .. import reference
+from .arithmetic import copied
 from .base import Layer
 
 MASK = 0xFFFFFFFF
@@ -41,6 +42,9 @@ class Dropout(Layer):
             return x, lambda dy: ([dy], {})
         mask = keep(seed, x.shape, self.rate)
         return reference.dropout(x, mask, self.rate), lambda dy: ([reference.dropout_grad(dy, mask, self.rate)], {})
+
+    def terms(self, index, parameters, x):
+        return copied(x, index, text="dropped only while training")
 
     def lower(self, b, x):
         if not b.training or not self.rate:

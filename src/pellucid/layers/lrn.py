@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import isfinite
 
+import numpy as np
+
 from .. import reference
+from .arithmetic import Arithmetic, Step, beside, read
 from .base import Layer
 
 
@@ -45,6 +48,24 @@ class LRN(Layer):
     def define(self, parameters, x, *, training=False, seed=0):
         y = reference.lrn(x, self.size, **self.options)
         return y, lambda dy: ([reference.lrn_grad(x, dy, self.size, **self.options)], {})
+
+    def terms(self, index, parameters, x):
+        at = self.readers(index, 0, x.shape)
+        numbers, of = read(x, at)
+        squares = numbers**2
+        total = squares.sum()
+        divided, own = self.k + self.alpha / self.size * total, float(x[index])
+        value = own * divided**-self.beta
+        derivative = -2 * self.alpha * self.beta / self.size * own * numbers * divided ** (-self.beta - 1)
+        derivative[at[:, -1] == index[-1]] += divided**-self.beta
+        steps = (Step("sum of squares", float(total)), Step("k + alpha / size sum", float(divided)),
+                 Step("its own x", own), Step("x / (k + ...)^beta", float(value)))
+        return Arithmetic(of, at, numbers, squares, derivative, steps, abs(float(value)), "x squared")
+
+    def readers(self, index, of, shape):
+        """The channels around: who is in whose sum is mutual."""
+        first, stop = max(index[-1] - self.size // 2, 0), min(index[-1] + self.size // 2 + 1, shape[-1])
+        return beside(np.array([index[:-1]], int), np.arange(first, stop)[:, None])
 
     def lower(self, b, x):
         y = b.like(x)

@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
+
 from .. import reference
+from .arithmetic import added, copied
 from .base import Layer, Shape
 
 
@@ -30,6 +33,9 @@ class Add(Layer):
 
     def define(self, parameters, *inputs, training=False, seed=0):
         return reference.add(*inputs), lambda dy: ([dy for _ in inputs], {})
+
+    def terms(self, index, parameters, *inputs):
+        return added(index, *inputs)
 
     def lower(self, b, *inputs):
         y = b.like(inputs[0])
@@ -57,6 +63,17 @@ class Concat(Layer):
     def define(self, parameters, *inputs, training=False, seed=0):
         channels = [x.shape[-1] for x in inputs]
         return reference.concat(*inputs), lambda dy: (reference.split(dy, channels), {})
+
+    def terms(self, index, parameters, *inputs):
+        *position, channel = index
+        of = 0
+        while channel >= inputs[of].shape[-1]:
+            channel -= inputs[of].shape[-1]
+            of += 1
+        return copied(inputs[of], (*position, channel), of)
+
+    def readers(self, index, of, *shapes):
+        return np.array([(*index[:-1], index[-1] + sum(shape[-1] for shape in shapes[:of]))])
 
     def lower(self, b, *inputs):
         y = b.tensor(self.output_shape(*(x.logical for x in inputs)))

@@ -6,11 +6,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import prod
+from math import prod, sqrt
 from typing import ClassVar
+
+import numpy as np
 
 from .. import reference
 from ..geometry import BLOCK, blocks
+from .arithmetic import Step, Uses, everywhere, function
 from .base import ALONE, Layer, Parameter, Shape, halves, leading
 from .initialisation import ones, zeros
 
@@ -62,6 +65,26 @@ class BatchNorm(Layer):
             return [dx], {"weight": dweight, "bias": dbias}
 
         return reference.batch_norm(x, weight, bias, mean, var, self.eps), backward
+
+    def terms(self, index, parameters, x):
+        channel, number = index[-1:], float(x[index])
+        mean, var, weight, bias = (float(parameters[name][channel])
+                                   for name in ("running_mean", "running_var", "weight", "bias"))
+        centred = number - mean
+        standardised = centred / sqrt(var + self.eps)
+        scale = weight / sqrt(var + self.eps)
+        steps = (Step("mean", mean, "running_mean", channel), Step("variance", var, "running_var", channel),
+                 Step("eps", self.eps), Step("weight", weight, "weight", channel), Step("bias", bias, "bias", channel),
+                 Step("x - mean", centred), Step("that / sqrt(variance + eps)", standardised),
+                 Step("that times weight", standardised * weight), Step("that + bias", standardised * weight + bias))
+        return function(x, index, steps, scale, (abs(number) + abs(mean)) * abs(scale) + abs(bias))
+
+    def uses(self, name, index, parameters, x):
+        outputs = everywhere(x.shape, *index)
+        if name == "bias":
+            return Uses(outputs, np.ones(len(outputs)))
+        mean, var = (float(parameters[name][index]) for name in ("running_mean", "running_var"))
+        return Uses(outputs, (x[tuple(outputs.T)].astype(float) - mean) / sqrt(var + self.eps), outputs)
 
     def fuses(self, b, followers, x):
         if b.gradients and not b.training:

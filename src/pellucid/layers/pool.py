@@ -10,8 +10,11 @@ from dataclasses import dataclass
 from math import prod
 from typing import ClassVar
 
+import numpy as np
+
 from .. import reference
 from ..geometry import Padding, Window, covering, output_size, parts, per_axis, windows
+from .arithmetic import Index, beside, everywhere, grid, largest, mean, under
 from .base import Layer, Shape, as_image, require_spatial, window_text
 
 Size = int | tuple[int, ...]  # one integer, or one an axis
@@ -62,6 +65,10 @@ class Sliding:
         """The keywords of the functions in `reference`."""
         return {"stride": self.stride, "padding": self.padding, "dilation": self.dilation}
 
+    def _window(self, index: Index, shape: Shape) -> np.ndarray:
+        """The indices of the input under the window of an output, in scan order; some may lie in the padding."""
+        return beside(under(self.windows(shape), index[:-1])[1], np.array([index[-1:]]))
+
 
 @dataclass(frozen=True)
 class MaxPool(Sliding, Layer):
@@ -72,6 +79,9 @@ class MaxPool(Sliding, Layer):
     def define(self, parameters, x, *, training=False, seed=0):
         y = reference.max_pool(x, self.size, **self.options)
         return y, lambda dy: ([reference.max_pool_grad(x, dy, self.size, **self.options)], {})
+
+    def terms(self, index, parameters, x):
+        return largest(x, self._window(index, x.shape))
 
     def lower(self, b, x):
         return _lower_max(b, x, self.output_shape(x.logical), self.windows(x.logical))
@@ -98,6 +108,9 @@ class AvgPool(Sliding, Layer):
         y = reference.avg_pool(x, self.size, **self.options)
         return y, lambda dy: ([reference.avg_pool_grad(dy, x.shape[1:-1], self.size, **self.options)], {})
 
+    def terms(self, index, parameters, x):
+        return mean(x, self._window(index, x.shape), self.count_include_pad)
+
     def lower(self, b, x):
         return _lower_avg(b, x, self.output_shape(x.logical), self.windows(x.logical), self.count_include_pad)
 
@@ -112,6 +125,9 @@ class Global:
         require_spatial(type(self).__name__, shape)
         return shape[-1:]
 
+    def readers(self, index: Index, of: int, shape: Shape) -> np.ndarray:
+        return np.array([index[-1:]])
+
 
 @dataclass(frozen=True)
 class GlobalMaxPool(Global, Layer):
@@ -121,6 +137,9 @@ class GlobalMaxPool(Global, Layer):
 
     def define(self, parameters, x, *, training=False, seed=0):
         return reference.global_max_pool(x), lambda dy: ([reference.global_max_pool_grad(x, dy)], {})
+
+    def terms(self, index, parameters, x):
+        return largest(x, everywhere(x.shape, *index))
 
     def lower(self, b, x):
         return _lower_max(b, x, self.output_shape(x.logical), _whole(x.logical))
@@ -134,6 +153,9 @@ class GlobalAvgPool(Global, Layer):
 
     def define(self, parameters, x, *, training=False, seed=0):
         return reference.global_avg_pool(x), lambda dy: ([reference.global_avg_pool_grad(dy, x.shape[1:-1])], {})
+
+    def terms(self, index, parameters, x):
+        return mean(x, everywhere(x.shape, *index))
 
     def lower(self, b, x):
         return _lower_avg(b, x, self.output_shape(x.logical), _whole(x.logical))
@@ -176,6 +198,14 @@ class AdaptiveAvgPool(Layer):
     def define(self, parameters, x, *, training=False, seed=0):
         y = reference.adaptive_avg_pool(x, self.size)
         return y, lambda dy: ([reference.adaptive_avg_pool_grad(dy, x.shape[1:-1], self.size)], {})
+
+    def terms(self, index, parameters, x):
+        parts = [axis[i] for axis, i in zip(self._parts(x.shape), index[:-1], strict=True)]
+        return mean(x, grid(*parts, index[-1:]))
+
+    def readers(self, index, of, shape):
+        return grid(*([i for i, part in enumerate(axis) if at in part]
+                      for axis, at in zip(self._parts(shape), index[:-1], strict=True)), index[-1:])
 
     def lower(self, b, x):
         shape = self.output_shape(x.logical)

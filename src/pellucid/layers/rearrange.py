@@ -8,6 +8,7 @@ import numpy as np
 
 from .. import reference
 from ..geometry import Padding, Window, windows
+from .arithmetic import copied
 from .base import Layer, Shape, require_spatial
 from .channels import sources
 
@@ -40,8 +41,18 @@ class ChannelShuffle(Layer):
         return (reference.channel_shuffle(x, self.groups),
                 lambda dy: ([reference.channel_shuffle(dy, back)], {}))
 
+    def _source(self, channels: int) -> np.ndarray:
+        """The channel that each output channel takes."""
+        return np.arange(channels).reshape(self.groups, -1).T.ravel()
+
+    def terms(self, index, parameters, x):
+        return copied(x, (*index[:-1], self._source(x.shape[-1])[index[-1]]))
+
+    def readers(self, index, of, shape):
+        return np.array([(*index[:-1], *np.flatnonzero(self._source(shape[-1]) == index[-1]))])
+
     def lower(self, b, x):
-        y, source = b.like(x), np.arange(x.shape[2]).reshape(self.groups, -1).T.ravel()
+        y, source = b.like(x), self._source(x.shape[2])
         b.call("take_channels", x=x, y=y, sources=sources(b, source[:, None]))
 
         def backward(dy):
@@ -87,6 +98,10 @@ class Pad(Layer):
     def define(self, parameters, x, *, training=False, seed=0):
         sides = self.sides(x.shape[1:])
         return reference.pad(x, sides), lambda dy: ([reference.pad_grad(dy, sides)], {})
+
+    def terms(self, index, parameters, x):
+        position = [w.start(i) for w, i in zip(self.windows(x.shape), index[:-1], strict=True)]
+        return copied(x, (*position, index[-1]))
 
     def lower(self, b, x):
         y = b.tensor(self.output_shape(x.logical))

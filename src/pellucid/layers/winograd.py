@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from ..geometry import BLOCK, POINTS, TILE, TILES_TOGETHER, blocks
 from .filters import filter_view
 
+LEAST = 32  # channels and filters below which the transforms cost more than they save, and small integers stay exact
+ERROR = 5e-5  # of a result at most, as a share of the layer's largest
 TILES = 32  # of a chunk of the map: their transforms stay in the caches
 PART_TILES = 64  # of a chunk that the gradient to the filters adds at a time
 TASKS = 8  # among which the gradient to the filters is shared out, whatever the number of threads
