@@ -21,6 +21,7 @@ from .network import Network
 from .preprocessing import Preprocessing
 
 if TYPE_CHECKING:
+    from .explain.trace import Trace
     from .torch_engine import OnDevice
 
 FORMAT = "1"  # of the metadata; a reader refuses what it does not know
@@ -167,6 +168,17 @@ class Model:
         """What the softmax is taken of, (N, classes), float64: logits, or logarithms where the network ends in it."""
         z = self._run(images).astype(np.float64)
         return np.log(z) if isinstance(self.network.node(self.network.output).layer, Softmax) else z
+
+    def trace(self, image: np.ndarray) -> Trace:
+        """Every value for one image, uint8 (H, W, C), grey also (H, W), or float32 as the network reads it: each number
+        open to the multiply-adds that made it.
+
+        Raises ValueError for an image that does not fit; what it gives computes when asked, and raises KernelError
+        without usable kernels.
+        """
+        from .explain.trace import Trace
+
+        return Trace(self, image)
 
     def require_classes(self) -> None:
         """Raise ValueError unless the network answers with one number a class."""

@@ -15,9 +15,9 @@ import numpy as np
 from ..engine.library import LOCK
 from ..engine.parameters import ParameterBuffer
 from ..engine.plan import Plan
-from ..layers.conv import Conv
+from ..layers import AdaptiveAvgPool, Conv, Dropout
 from ..model import MEMORY, Model
-from ..network import INPUT, Network
+from ..network import INPUT, Network, Node
 
 CHUNKS = (64, 16, 4, 1)  # images computed at a time
 KEPT = 16  # plans of a model that are kept for the next question, as long as they take less than KEPT_MEMORY bytes
@@ -120,6 +120,12 @@ def as_read(model: Model, images: np.ndarray) -> np.ndarray:
     if images.shape[1:] != shape:
         raise ValueError(f"expected images of shape (N, {', '.join(map(str, shape))}), got {images.shape}")
     return images
+
+
+def hands_on(network: Network, node: Node) -> bool:
+    """Whether a node's value at inference is the one it reads, so that nothing is computed for it."""
+    same = network.shapes[node.name] == network.shapes[node.inputs[0]]
+    return isinstance(node.layer, Dropout) or isinstance(node.layer, AdaptiveAvgPool) and same
 
 
 def known(model: Model, names: Collection[str]) -> frozenset[str]:

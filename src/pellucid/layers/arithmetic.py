@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import sqrt
 from typing import NamedTuple
 
 import numpy as np
@@ -62,12 +63,8 @@ class Arithmetic:
 
     @property
     def bound(self) -> float:
-        """How far what float32 computes, in any order of the terms, may be from the value, `share` left out.
-
-        A sum of n terms has an error of at most n units of rounding, relative to the sum of the absolute terms (Higham,
-        "Accuracy and stability of numerical algorithms", 2002, section 4.2).
-        """
-        return (len(self.terms) + OTHERS) * UNIT * self.magnitude
+        """How far what float32 computes may be from the value, `share` left out."""
+        return rounding(len(self.terms), self.magnitude)
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,12 +72,23 @@ class Uses:
     """Where one number of a parameter is used: a row for each output that it is in.
 
     `outputs` are their indices, `derivative` theirs to the number; `at` says which number of the input that is, where
-    it is one (it may lie in the padding).
+    it is one (it may lie in the padding), and `text` what of it the derivative is.
     """
 
     outputs: np.ndarray
     derivative: np.ndarray
     at: np.ndarray | None = None
+    text: str = "x"
+
+
+def rounding(terms: int, magnitude: float) -> float:
+    """How far the sum of so many terms in float32, in any order, may be from the exact one.
+
+    It is off by at most one unit of rounding a term, relative to the sum of the absolute terms (Higham, "Accuracy and
+    stability of numerical algorithms", 2002, section 4.2), and nearly certainly by a small multiple of their root only
+    (Higham and Mary, "A new approach to probabilistic rounding error analysis", 2019).
+    """
+    return (min(terms, 4 * sqrt(terms)) + OTHERS) * UNIT * magnitude
 
 
 # Where numbers stand.

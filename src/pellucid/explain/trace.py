@@ -1,0 +1,217 @@
+"""Every value that a network computes for one image, each open to the multiply-adds that made it.
+
+`model.trace(image)["conv1"][3, 4, 0]` is one number: see `terms.Terms`. `trace.backward` gives the gradients: see
+`backward.Backward`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import OrderedDict, defaultdict
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..layers.activation import Softmax
+from ..layers.arithmetic import Arithmetic, Index
+from ..model import Model
+from ..network import INPUT, Node
+from . import taps
+from .fields import Fields
+from .listing import checked_index
+from .question import checked
+from .terms import Terms
+
+if TYPE_CHECKING:
+    from .backward import Backward
+
+PART = 2**29  # bytes of values that are computed and held together
+PARTS = 2  # parts that are held
+ADDRESS = re.compile(r"\s*([\w.]+)\s*(?:\[([\s\d,]*)\])?\s*", re.ASCII)
+
+
+class Trace:
+    """The values of a network for one image, by the compiled kernels, as at inference.
+
+    `trace["conv1"]` is a layer's value and `trace["input"]` what the network reads. Values are computed when first
+    asked for, in parts: layers whose values and inputs take 512 MB at most, or one that takes more. Most networks are
+    one part. The last two parts are held, so that memory is bounded. Between parts a value may differ in its last
+    digits, because layers that are not asked for are computed in one pass. The model must not change meanwhile.
+    """
+
+    def __init__(self, model: Model, image: np.ndarray):
+        self.model, self.image = model, checked(model, image).copy()
+        self.image.flags.writeable = False
+        self.version = model.version
+        self.fields = Fields(model.network)
+        self._parts: OrderedDict[int, dict[str, np.ndarray]] = OrderedDict()
+
+    @property
+    def names(self) -> list[str]:
+        """"input" and the names of all layers, in the order they are computed in."""
+        return [INPUT, *(node.name for node in self.model.network.nodes)]
+
+    def __getitem__(self, name: str) -> Value:
+        """A layer's value. Raises ValueError for a name that there is not."""
+        return Value(self, name if name == INPUT else self.model.network.node(name).name)
+
+    def __iter__(self):
+        return iter(self.names)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def at(self, address: str) -> Value | Terms:
+        """What an address means: `conv1` a layer's value, `conv1[3,4,0]` one number of it. Raises ValueError."""
+        name, index = parsed(address)
+        return self[name] if index is None else self[name][index]
+
+    def backward(self, target: int | str | None = None, *, label: int | str | None = None) -> Backward:
+        """The gradients of a class's logit (by default the answer's), or of the cross entropy for a label.
+
+        Classes are numbers or names. Raises ValueError for others, and for a network that gives no classes.
+        """
+        from .backward import Backward
+
+        return Backward(self, target, label)
+
+    # For those that open numbers.
+
+    def value(self, name: str) -> np.ndarray:
+        return self._values(self._owner[name])[name]
+
+    def inputs(self, node: Node) -> list[np.ndarray]:
+        """What a node read when its value was computed."""
+        return [self._values(self._owner[node.name])[name] for name in node.inputs]
+
+    def parameters(self, node: Node) -> dict[str, np.ndarray]:
+        """A node's own parameters."""
+        self.unchanged()
+        names = node.layer.parameters(*self.model.network.input_shapes(node))
+        return {name: self.model.parameters[f"{node.name}.{name}"] for name in names}
+
+    def arithmetic(self, name: str, index: Index) -> Arithmetic:
+        """What a number of a layer is made of."""
+        node = self.model.network.node(name)
+        return node.layer.terms(index, self.parameters(node), *self.inputs(node))
+
+    @cached_property
+    def readers(self) -> dict[str, list[tuple[Node, int]]]:
+        """Who reads a value: nodes, and as which of their inputs."""
+        found = defaultdict(list)
+        for node in self.model.network.nodes:
+            for of, name in enumerate(node.inputs):
+                found[name].append((node, of))
+        return found
+
+    def alone_after(self, name: str) -> str | None:
+        """The only layer that reads a value, if it reads nothing else and keeps the shape."""
+        (node, *_), several = [n for n, _ in self.readers[name]] or [None], len(self.readers[name]) != 1
+        shapes = self.model.network.shapes
+        return None if several or len(node.inputs) > 1 or shapes[node.name] != shapes[name] else node.name
+
+    def class_text(self, name: str, index: Index) -> str:
+        """", the score of 'cat'" for a number of the output of a model that names its classes."""
+        network, classes = self.model.network, self.model.classes
+        if name not in (network.output, self.logits) or len(index) > 1 or classes == [*map(str, range(len(classes)))]:
+            return ""
+        return f", the {'score' if name == self.logits else 'probability'} of {classes[index[0]]!r}"
+
+    @property
+    def logits(self) -> str:
+        """What the softmax is taken of: the network's output, or what it reads where it is a softmax itself."""
+        last = self.model.network.node(self.model.network.output)
+        return last.inputs[0] if isinstance(last.layer, Softmax) else last.name
+
+    def unchanged(self) -> None:
+        """Raise ValueError if the model's parameters are not those that were traced."""
+        if self.model.version != self.version:
+            raise ValueError("the model's parameters have changed since this image was traced; trace it again")
+
+    @cached_property
+    def parts(self) -> list[list[Node]]:
+        """The nodes, in the parts that are computed together."""
+        sizes = {INPUT: 4 * self.image.size, **self.model.network.activation_bytes}
+        parts, held = [[]], set()
+        for node in self.model.network.nodes:
+            more = {node.name, *node.inputs}
+            if parts[-1] and sum(sizes[name] for name in held | more) > PART:
+                parts, held = [*parts, []], set()
+            parts[-1].append(node)
+            held |= more
+        return parts
+
+    def part_of(self, name: str) -> int:
+        """The number of the part in which a value is computed."""
+        return self._owner[name]
+
+    @cached_property
+    def _owner(self) -> dict[str, int]:
+        """The number of the part in which each value is computed."""
+        return {INPUT: 0} | {node.name: i for i, part in enumerate(self.parts) for node in part}
+
+    def _values(self, part: int) -> dict[str, np.ndarray]:
+        if part in self._parts:
+            self._parts.move_to_end(part)
+        else:
+            self.unchanged()
+            names = {name for node in self.parts[part] for name in (node.name, *node.inputs)}
+            names |= {INPUT} if part == 0 else set()
+            while len(self._parts) >= PARTS:
+                self._parts.popitem(last=False)
+            found = taps.values(self.model, self.image[None], names)
+            for array in found.values():
+                array.flags.writeable = False
+            self._parts[part] = {name: array[0] for name, array in found.items()}
+        return self._parts[part]
+
+    def __repr__(self) -> str:
+        return f"<Trace of {len(self)} values, from {self.image.dtype} {self.image.shape} to " \
+               f"{self.model.network.output} {self.model.network.output_shape}>"
+
+
+class Value:
+    """A layer's value: `value` is the array, read only, and `layer[3, 4, 0]` opens one number of it."""
+
+    def __init__(self, trace: Trace, name: str):
+        self.trace, self.name = trace, name
+
+    @property
+    def value(self) -> np.ndarray:
+        return self.trace.value(self.name)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.trace.model.network.shapes[self.name]
+
+    @property
+    def kind(self) -> str:
+        return "input" if self.name == INPUT else type(self.trace.model.network.node(self.name).layer).__name__
+
+    @property
+    def field(self) -> tuple[int, ...] | None:
+        """Pixels along each axis that a number of it sees, padding included; None for all."""
+        known = self.trace.fields.known[self.name]
+        return None if known is None else tuple(f.size for f in known)
+
+    def __array__(self, dtype=None, copy=None) -> np.ndarray:
+        return np.array(self.value, dtype=dtype, copy=copy)
+
+    def __getitem__(self, index) -> Terms:
+        """One number by its full index. Raises ValueError for an index that there is not."""
+        return Terms(self.trace, self.name, checked_index(index, self.shape, self.name))
+
+    def __repr__(self) -> str:
+        sees = f", each seeing {'x'.join(map(str, self.field))} of the image" if self.field else \
+            "" if self.trace.fields.known[self.name] == () else ", each seeing all of the image"
+        return f"<{self.name} ({self.kind}), {self.shape}{sees}>"
+
+
+def parsed(address: str) -> tuple[str, Index | None]:
+    """The name and the index of an address such as `conv1[3,4,0]`; None for no index. Raises ValueError."""
+    found = ADDRESS.fullmatch(address) if isinstance(address, str) and len(address) < 1000 else None
+    parts = found[2].split(",") if found and found[2] is not None else []
+    if not found or not all(part.strip().isdigit() and len(part.strip()) < 10 for part in parts):
+        raise ValueError(f"an address is a name and an index, as in conv1[3,4,0], got {address!r:.80}")
+    return found[1], tuple(int(part) for part in parts) if found[2] is not None else None
