@@ -36,7 +36,8 @@ def number(value: float) -> str:
 
 def distance(total: float, value: float) -> str:
     """How far the engine's number is from the sum shown, for the end of a table."""
-    return f"The engine's float32 value is {abs(total - value):.2g} away" if total != value else "The engine has the same"
+    off = abs(total - value)
+    return f"The engine's float32 value is {off:.2g} away" if off else "The engine's float32 value is the same"
 
 
 def finite(value: float) -> float | None:

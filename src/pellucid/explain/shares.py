@@ -61,7 +61,7 @@ class _Products(Listing):
 
     def item(self, i: int) -> dict:
         name, index = self.place(i)
-        return {"from": name, "index": list(index), "derivative": finite(self.derivatives[i]),
+        return {self.headings[0]: name, "index": list(index), "derivative": finite(self.derivatives[i]),
                 "gradient": finite(self.gradients[i]), "product": finite(self.numbers[i])}
 
     def closing(self) -> list[tuple[str, float]]:
@@ -198,4 +198,5 @@ class Shared(_Products):
 
     def item(self, i: int) -> dict:
         met = self.met(i)
-        return {**super().item(i), "met": address(*met) if met else None}
+        item = super().item(i)
+        return {"from": item.pop(self.headings[0]), **item, "met": address(*met) if met else None}

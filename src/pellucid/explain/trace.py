@@ -89,7 +89,8 @@ class Trace:
         """A node's own parameters."""
         self.unchanged()
         names = node.layer.parameters(*self.model.network.input_shapes(node))
-        return {name: self.model.parameters[f"{node.name}.{name}"] for name in names}
+        arrays = self.model.buffer.arrays
+        return {name: arrays[f"{node.name}.{name}"] for name in names}
 
     def arithmetic(self, name: str, index: Index) -> Arithmetic:
         """What a number of a layer is made of."""
@@ -203,9 +204,14 @@ class Value:
         return Terms(self.trace, self.name, checked_index(index, self.shape, self.name))
 
     def __repr__(self) -> str:
-        sees = f", each seeing {'x'.join(map(str, self.field))} of the image" if self.field else \
-            "" if self.trace.fields.known[self.name] == () else ", each seeing all of the image"
-        return f"<{self.name} ({self.kind}), {self.shape}{sees}>"
+        return f"<{self.text()}>"
+
+    def text(self) -> str:
+        """Its name, kind and shape, and how much of the image a number of it sees."""
+        said = f"{self.name} ({self.kind}), {self.shape}"
+        if not self.trace.model.network.input_shape[:-1]:
+            return said
+        return f"{said}, each seeing {'x'.join(map(str, self.field)) if self.field else 'all'} of the image"
 
 
 def parsed(address: str) -> tuple[str, Index | None]:

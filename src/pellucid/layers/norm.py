@@ -84,7 +84,8 @@ class BatchNorm(Layer):
         if name == "bias":
             return Uses(outputs, np.ones(len(outputs)))
         mean, var = (float(parameters[name][index]) for name in ("running_mean", "running_var"))
-        return Uses(outputs, (x[tuple(outputs.T)].astype(float) - mean) / sqrt(var + self.eps), outputs, "standardised x")
+        centred = x[tuple(outputs.T)].astype(float) - mean
+        return Uses(outputs, centred / sqrt(var + self.eps), outputs, "standardised x")
 
     def fuses(self, b, followers, x):
         if b.gradients and not b.training:
