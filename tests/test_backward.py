@@ -149,6 +149,7 @@ def test_max_pool_routing():
     assert received.total == pytest.approx(wins[busiest]) and {s.name for s in received} == {"p1"}
     corner = pooled.sent((0, 0, 0))
     assert "padding" in str(corner) and corner.to_json()["terms"][0]["to"] == corner[0].name == "padding"
+    assert corner[0].source is None and corner[4].source.address == "r1[0,0,0]"
 
 
 @pytest.mark.parametrize("of", OF, ids=str)

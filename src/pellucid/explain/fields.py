@@ -62,7 +62,9 @@ def axis_names(shape: tuple[int, ...]) -> tuple[str, ...]:
 
 def said(spans: tuple[Span, ...], shape: tuple[int, ...]) -> str:
     """Spans in words, those of the first axes of `shape`."""
-    return ", ".join(f"{name} {span.text()}" for name, span in zip(axis_names(shape), spans, strict=False))
+    texts = [(name, span.text()) for name, span in zip(axis_names(shape), spans, strict=False)]
+    return ", ".join(f"{text} features" if name == "feature" and text.startswith("all") else f"{name} {text}"
+                     for name, text in texts)
 
 
 def window(made: Arithmetic, of: int, shape: tuple[int, ...]) -> tuple[Span, ...]:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Share(NamedTuple):
-    """A product of a gradient: `name` and `index` say where the gradient that is multiplied stands."""
+    """A product of a gradient: `name` and `index` say where that stands, or went to, `name` being "padding" if there."""
 
     name: str
     index: Index
@@ -25,9 +25,9 @@ class Share(NamedTuple):
     backward: Backward
 
     @property
-    def source(self) -> Received:
-        """What that gradient is the sum of itself."""
-        return self.backward[self.name][self.index]
+    def source(self) -> Received | None:
+        """What the gradient there is the sum of itself; None in the padding."""
+        return None if self.name == "padding" else self.backward[self.name][self.index]
 
 
 class _Products(Listing):
@@ -143,10 +143,6 @@ class Sent(_Products):
     def cells(self, i: int) -> tuple[str, ...]:
         name, index = self.place(i)
         return ("padding" if name == "padding" else address(name, index)), *super().cells(i)[1:]
-
-    def __getitem__(self, i: int) -> Share:
-        share = super().__getitem__(i)
-        return share if share.name != "padding" else share._replace(index=())
 
     def closing(self) -> list[tuple[str, float]]:
         return []

@@ -108,9 +108,10 @@ class Trace:
 
     def alone_after(self, name: str) -> str | None:
         """The only layer that reads a value, if it reads nothing else and keeps the shape."""
-        (node, *_), several = [n for n, _ in self.readers[name]] or [None], len(self.readers[name]) != 1
-        shapes = self.model.network.shapes
-        return None if several or len(node.inputs) > 1 or shapes[node.name] != shapes[name] else node.name
+        nodes, shapes = [node for node, _ in self.readers[name]], self.model.network.shapes
+        if len(nodes) != 1 or len(nodes[0].inputs) > 1 or shapes[nodes[0].name] != shapes[name]:
+            return None
+        return nodes[0].name
 
     def class_text(self, name: str, index: Index) -> str:
         """", the score of 'cat'" for a number of the output of a model that names its classes."""
