@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Share(NamedTuple):
-    """A product of a gradient: `name` and `index` say where that stands, or went to, `name` being "padding" if there."""
+    """A product of a gradient: `name` (or "padding") and `index` say where that gradient stands, or went to."""
 
     name: str
     index: Index
