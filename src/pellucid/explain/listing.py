@@ -126,12 +126,13 @@ class Listing:
         rows, cut = self._rows(MOST)
 
         def line(tag: str, row: Sequence[str]) -> str:
-            cells = (f'<{tag} style="text-align: {"left" if left else "right"}">{escape(cell)}</{tag}>'
+            cells = (f'<{tag} style="padding: 0 .5em; text-align: {"left" if left else "right"}">{escape(cell)}</{tag}>'
                      for cell, left in zip(row, self._left(), strict=True))
             return f"<tr>{''.join(cells)}</tr>"
 
         body = "".join(line("td", row) for row in rows)
-        table = f"<table><thead>{line('th', self.headings)}</thead><tbody>{body}</tbody></table>" if rows else ""
+        table = ("<table style='font-variant-numeric: tabular-nums'>"
+                 f"<thead>{line('th', self.headings)}</thead><tbody>{body}</tbody></table>") if rows else ""
         before, after = ("".join(f"<div>{escape(text)}</div>" for text in texts)
                          for texts in (self.facts(), [*cut, *self.after()]))
         return f"<div><strong>{escape(self.title)}</strong>{before}{table}{after}</div>"
@@ -151,7 +152,7 @@ class Listing:
 
     def _left(self) -> list[bool]:
         """Which columns are texts."""
-        return [i == 0 or heading == "weight" for i, heading in enumerate(self.headings)]
+        return [i == 0 or heading in ("weight", "met") for i, heading in enumerate(self.headings)]
 
     def _rows(self, most: int | None) -> tuple[list[tuple[str, ...]], list[str]]:
         """The rows of the table, and what is said if it is cut."""
