@@ -333,6 +333,19 @@ def test_html_holds_the_same_and_escapes_names():
         assert all(word in text for word in str(terms).split()), "as the table in text"
 
 
+def test_layers_are_drawn_in_notebooks():
+    classes = ["a", "b", "<i>c</i>", "d"]
+    trace = made(branching(), classes=classes).trace(picture(made(branching())))
+    for name, shown in (("c1", "<image"), ("out", "&lt;i&gt;c&lt;/i&gt;"), ("fc", "<rect"), ("input", "<image")):
+        html = trace[name]._repr_html_()
+        assert "<svg" in html and shown in html and "<i>" not in html and repr(trace[name])[1:-1] in html
+    assert "<svg" not in trace["flat"]._repr_html_()  # 108 numbers
+    signal = made(Network.build((9, 2), L.Conv(3, 3)))
+    assert "<svg" in signal.trace(np.zeros((9, 2), np.float32))["conv1"]._repr_html_()
+    high = made(Network.build((2,), L.Dense(2))).trace(np.full(2, 3e38, np.float32))["dense1"]
+    assert "<svg" in high._repr_html_() or "finite" in high._repr_html_()
+
+
 def test_layers_say_what_they_are():
     trace = made(branching()).trace(picture(made(branching())))
     assert repr(trace["p1"]) == "<p1 (MaxPool), (6, 6, 6), each seeing 5x5 of the image>"

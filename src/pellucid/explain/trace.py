@@ -9,12 +9,15 @@ from __future__ import annotations
 import re
 from collections import OrderedDict, defaultdict
 from functools import cached_property
+from html import escape
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..draw import bars, feature_maps
 from ..layers.activation import Softmax
 from ..layers.arithmetic import Arithmetic, Index
+from ..layers.base import as_image
 from ..model import Model
 from ..network import INPUT, Node
 from . import taps
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
 
 PART = 2**29  # bytes of values that are computed and held together
 PARTS = 2  # parts that are held
+MOST_BARS = 64
 ADDRESS = re.compile(r"\s*([\w.]+)\s*(?:\[([\s\d,]*)\])?\s*", re.ASCII)
 
 
@@ -206,6 +210,19 @@ class Value:
 
     def __repr__(self) -> str:
         return f"<{self.text()}>"
+
+    def _repr_html_(self) -> str:
+        """In a notebook: drawn, channel by channel; a vector of up to `MOST_BARS` numbers as bars."""
+        said, values = f"<div>{escape(self.text())}</div>", self.value
+        if not np.isfinite(values).all():
+            return f"{said}<div>Not all of its numbers are finite.</div>"
+        if values.ndim > 1:
+            return said + feature_maps(values.reshape(as_image(self.shape)), title=self.name)._repr_html_()
+        if len(values) > MOST_BARS:
+            return said
+        classes = self.name in (self.trace.model.network.output, self.trace.logits)
+        names = self.trace.model.classes if classes else [str(i) for i in range(len(values))]
+        return said + bars(names, values, title=self.name)._repr_html_()
 
     def text(self) -> str:
         """Its name, kind and shape, and how much of the image a number of it sees."""
