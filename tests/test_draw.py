@@ -179,7 +179,7 @@ def test_nothing_in_a_picture_reaches_another_in_the_same_page(make):
 
 
 def test_the_style_holds_inside_pictures_only():
-    light, dark = STYLE.split("@media(prefers-color-scheme:dark)")
+    light, dark = STYLE.split("@media screen and (prefers-color-scheme:dark)")
     for rules in (light, dark[1:-1]):
         selectors = re.findall(r"([^{}]+)\{[^{}]*\}", rules)
         assert selectors and all(s == ".pellucid" or s.startswith(".pellucid ") for s in selectors)
@@ -276,6 +276,8 @@ REFUSED = [
     (lambda: draw.confusion(FLAT, ["a"]), r"a row and a column for each of 1 classes, got shape \(3, 4\)"),
     (lambda: draw.confusion([[-1]], ["a"]), "counts must not be negative, got -1"),
     (lambda: draw.confusion([[np.nan]], ["a"]), "matrix: 1 of 1 values are NaN"),
+    (lambda: draw.confusion([[1]], ["a"], totals=([1, 2], [1])), "totals: expected a number for each of 1 rows, got"),
+    (lambda: draw.confusion([[3]], ["a"], totals=([3], [2])), "totals: column 0 holds 3 and its total is 2"),
     (lambda: draw.confusion([[1]], ["a"], links=[]), "links: expected 1 rows of 1"),
     (lambda: draw.confusion([[1]], ["a"], links=[["data:text/html,x"]]), "a link may be a path"),
     (lambda: draw.reliability([]), "bins"),

@@ -406,6 +406,14 @@ def test_confusion_in_numbers():
     assert shades[1].tip == "ant, taken for bee: 2 (20.0%)"
 
 
+def test_a_part_of_a_confusion_matrix_keeps_the_shares_of_the_whole():
+    whole = np.array([[8, 2, 10], [1, 7, 2], [0, 3, 5]])
+    picture = draw.confusion(whole[:2, :2], ["ant", "bee"], totals=(whole.sum(1)[:2], whole.sum(0)[:2]))
+    rates = [t for t in texts(picture) if re.fullmatch(r"[\d.]+%|–", t)]
+    assert rates == ["40.0%", "88.9%", "70.0%", "58.3%"]
+    assert "ant, taken for bee: 2 (10.0%)" in {m.tip for m in marks(picture)}
+
+
 def test_confusion_of_many_classes():
     counts = np.diag(np.full(100, 50.0))
     counts[3, 7], counts[90, 2] = 50, 5

@@ -16,14 +16,16 @@ MOST = 2000
 NAMES = 150  # room for a class's name
 
 
-def confusion(matrix, classes: Sequence[str], *, links: Sequence[Sequence[str | None]] | None = None) -> Picture:
+def confusion(matrix, classes: Sequence[str], *, links: Sequence[Sequence[str | None]] | None = None,
+              totals: tuple[Sequence[float], Sequence[float]] | None = None) -> Picture:
     """Counts (classes, classes): rows are the true classes, columns the answers; shaded by the share of their row.
 
     Right answers, on the diagonal, are blue and mistakes orange, on a scale that ends with the worst of them; the
     root of the share is shaded, which lets rare mistakes be seen. Up to 20 classes have numbers, the recall of each
-    row and the precision of each column; more have shades and names, and more than 120 no names. `links[i][j]` opens
-    something from a cell, None nothing. Raises ValueError for other shapes, counts that are negative or missing, more
-    than 2000 classes, and links that would run.
+    row and the precision of each column; more have shades and names, and more than 120 no names. Where the matrix is
+    a part of a larger one, `totals` are what its rows and columns hold in all. `links[i][j]` opens something from a
+    cell, None nothing. Raises ValueError for other shapes, counts that are negative or missing, more than 2000
+    classes, and links that would run.
     """
     counts, names = numbers("matrix", matrix, 2, missing=False), [str(c) for c in classes]
     n = len(names)
@@ -35,8 +37,8 @@ def confusion(matrix, classes: Sequence[str], *, links: Sequence[Sequence[str | 
         raise ValueError(f"matrix: at most {MOST} classes can be drawn, got {n}")
     if links is not None and (len(links) != n or any(len(row) != n for row in links)):
         raise ValueError(f"links: expected {n} rows of {n}")
-    totals = counts.sum(1, keepdims=True)
-    shares = np.divide(counts, totals, out=np.zeros_like(counts), where=totals > 0)
+    given, answered = _totals(counts, totals)
+    shares = _shares(counts, given[:, None], 0.0)
     worst = float(np.where(np.eye(n, dtype=bool), 0.0, shares).max())
     strength = np.where(np.eye(n, dtype=bool), -(shares**0.5), (shares / (worst or 1.0)) ** 0.5)
     numbered = n <= WITH_NUMBERS
@@ -63,7 +65,7 @@ def confusion(matrix, classes: Sequence[str], *, links: Sequence[Sequence[str | 
             sketch.text(left + middle + size / 3, top - 6, name, size=size, turned=True, tip=tip)
     if numbered:
         _cells(sketch, left, top, counts, shares, strength, names, links, cell)
-        right, bottom = _rates(sketch, left, top, counts, cell)
+        right, bottom = _rates(sketch, left, top, np.diag(counts), given, answered, cell)
     else:
         _shades(sketch, left, top, counts, shares, strength, names, links, cell)
         right, bottom = left + wide, top + wide
@@ -71,6 +73,24 @@ def confusion(matrix, classes: Sequence[str], *, links: Sequence[Sequence[str | 
     right_answers, total = np.trace(counts), counts.sum()
     label = f"confusion matrix of {n} classes: {_count(right_answers)} of {_count(total)} answers are right"
     return sketch.picture(max(right, wanted) + MARGIN, bottom + MARGIN, label)
+
+
+def _totals(counts: np.ndarray, totals) -> list[np.ndarray]:
+    """What rows and columns hold in all: as given, or as the matrix says."""
+    sums = [counts.sum(1), counts.sum(0)]
+    if totals is None:
+        return sums
+    found = [numbers("totals", t, 1, missing=False) for t in totals]
+    for name, there, whole in zip(("row", "column"), sums, found, strict=True):
+        if len(whole) != len(counts):
+            raise ValueError(f"totals: expected a number for each of {len(counts)} {name}s, got {len(whole)}")
+        for i in np.flatnonzero(whole < there):
+            raise ValueError(f"totals: {name} {i} holds {number(there[i])} and its total is {number(whole[i])}")
+    return found
+
+
+def _shares(parts: np.ndarray, wholes: np.ndarray, of_nothing: float) -> np.ndarray:
+    return np.divide(parts, wholes, out=np.full(parts.shape, of_nothing), where=wholes > 0)
 
 
 def _count(value: float) -> str:
@@ -93,17 +113,16 @@ def _cells(sketch: Sketch, left: float, top: float, counts, shares, strength, na
                         anchor="middle", tip=tip)
 
 
-def _rates(sketch: Sketch, left: float, top: float, counts: np.ndarray, cell: float) -> tuple[float, float]:
+def _rates(sketch: Sketch, left: float, top: float, right_answers: np.ndarray, given: np.ndarray, answered: np.ndarray,
+           cell: float) -> tuple[float, float]:
     """Recall beside the rows and precision below the columns; returns where they end."""
-    n, right = len(counts), left + len(counts) * cell + 10
-    bottom = top + n * cell
+    n = len(right_answers)
+    right, bottom = left + n * cell + 10, top + n * cell
     digits, size = (1, 10) if cell >= 40 else (0, 9)
     sketch.text(right, top - 6, "recall", "muted")
     sketch.text(left - 6, bottom + 16, "precision", "muted", anchor="end")
-    for i in range(n):
-        given, answered = counts[i].sum(), counts[:, i].sum()
-        recall = counts[i, i] / given if given else float("nan")
-        precision = counts[i, i] / answered if answered else float("nan")
+    rates = (_shares(right_answers, wholes, np.nan) for wholes in (given, answered))
+    for i, (recall, precision) in enumerate(zip(*rates, strict=True)):
         sketch.text(right, top + (i + 0.5) * cell + 4, percent(recall), "muted")
         sketch.text(left + (i + 0.5) * cell, bottom + 16, percent(precision, digits), "muted", anchor="middle",
                     size=size)

@@ -51,7 +51,7 @@ def _style() -> str:
         f".pellucid {name}{{{rule}{pair[0] if pair else ''}}}" for name, (rule, pair) in rules.items())
     dark = f".pellucid{{color:{INK[1]}}}" + "".join(
         f".pellucid {name}{{{rule.rpartition(';')[2]}{pair[1]}}}" for name, (rule, pair) in rules.items() if pair)
-    return f"{light}@media(prefers-color-scheme:dark){{{dark}}}"
+    return f"{light}@media screen and (prefers-color-scheme:dark){{{dark}}}"  # paper to print on is light
 
 
 STYLE = _style()

@@ -163,9 +163,17 @@ def _matrix(sketch: Sketch, found: Example, at: At) -> tuple[float, float]:
     outputs, count = matrix.shape
     row = at[0] * found.output.shape[1] + at[1]
     cell = side(inputs, found.w, found.output) if count <= 12 else max(20, side(inputs, found.w, least=0) - 4)
-    wide = side(found.output, least=cell)
+    if shaded := cell > 26 and count > 12:  # then numbers would take too much room
+        cell = SMALL
+    wide, size = side(found.output, least=cell), min(12, 0.7 * cell)
     sketch.text(0, 12, "input" if found.signal else "input, row after row", "muted")
-    grid(sketch, 0, LINE + 2, inputs[None], cell, owner=owner[row][None])
+    if shaded:
+        _shades(sketch, 0, LINE + 2, inputs[None], largest(inputs))
+        for j in np.flatnonzero(owner[row] >= 0):
+            sketch.rect(j * cell + 0.5, LINE + 2.5, cell - 1, cell - 1, fill=tint(int(owner[row, j])),
+                        tip=number(inputs[j]))
+    else:
+        grid(sketch, 0, LINE + 2, inputs[None], cell, owner=owner[row][None])
     top = LINE + cell + 14
     paint(sketch, 0, top, matrix, owner, cell)
     right = count * cell + 26
@@ -173,7 +181,7 @@ def _matrix(sketch: Sketch, found: Example, at: At) -> tuple[float, float]:
     sketch.text(right + wide / 2, top - 6, "output", "muted", anchor="middle")
     for i, value in enumerate(found.output.ravel()):
         sketch.rect(right + 0.5, top + i * cell + 0.5, wide - 1, cell - 1, "cell")
-        sketch.text(right + wide / 2, top + (i + 0.5) * cell + 4, number(value), anchor="middle")
+        sketch.text(right + wide / 2, top + (i + 0.5) * cell + size / 3, number(value), anchor="middle", size=size)
     mark(sketch, -1, top + row * cell - 1, count * cell + 2, cell + 2)
     mark(sketch, right - 1, top + row * cell - 1, wide + 2, cell + 2)
     return right + wide + 8, top + outputs * cell
