@@ -45,6 +45,16 @@ def texts(picture):
     return [m.text for m in marks(picture, "text")]
 
 
+def kinds(picture, tag, word):
+    """The elements of a class."""
+    return [m for m in marks(picture, tag) if word in m.kind.split()]
+
+
+def rgb(code):
+    """The numbers of a colour such as #ff8000."""
+    return [int(code[i : i + 2], 16) for i in (1, 3, 5)]
+
+
 def pixels(mark):
     """The pixels of an image element, as Pillow reads them."""
     return Image.open(io.BytesIO(base64.b64decode(mark.element.get("href").partition(",")[2])))
