@@ -9,6 +9,8 @@ import sys
 
 import typer
 
+from .texts import printable
+
 
 class Unwritten(Exception):
     """Standard output cannot be written to; the cause says why."""
@@ -64,8 +66,3 @@ def show(text: str) -> None:
 
 def show_json(value: dict) -> None:
     show(json.dumps(value, allow_nan=False))
-
-
-def printable(text: str) -> str:
-    """A text with control characters, line ends and bytes that are no text as escapes, so that it stays one line."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
