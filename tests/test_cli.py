@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 from shapes_data import CLASSES, pictures
 
-from pellucid.cli_text import quoted
 from pellucid.model import load
 from pellucid.modelfile import read
+from pellucid.texts import quoted
 
 SHORT = ("--epochs", "4")
 

@@ -6,8 +6,7 @@ import textwrap
 import time
 from typing import TYPE_CHECKING, TextIO
 
-from .cli_terminal import printable
-from .cli_text import number
+from .texts import number, printable
 from .training import progress
 from .training.progress import Forgiving
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import textwrap
 from typing import TYPE_CHECKING
 
-from .cli_terminal import printable
-from .cli_text import number
+from .texts import clipped, number, printable
 from .training.progress import percent
 
 if TYPE_CHECKING:
@@ -15,7 +14,6 @@ if TYPE_CHECKING:
 
 WIDTH = 80
 CLASSES, PAIRS, MISTAKES, SUSPECTS, ABSENT = 20, 5, 5, 20, 5  # rows shown
-NAME = 16  # characters of a class's name in a sentence
 
 
 def evaluation(part: str, result: Evaluation) -> str:
@@ -142,9 +140,3 @@ def label_errors(result: LabelErrors) -> str:
     if (more := len(result.suspects) - SUSPECTS) > 0:
         lines.append(f"and {more:,} more; all of them with --json")
     return "\n".join(lines)
-
-
-def clipped(name: str, width: int = NAME) -> str:
-    """A name of at most so many characters; what is left out is in the middle, since many names differ at the end."""
-    text, end = printable(name), width // 3
-    return text if len(text) <= width else f"{text[:width - 3 - end]}...{text[-end:]}"

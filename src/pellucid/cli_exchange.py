@@ -44,8 +44,8 @@ def export(
     if out is not None and not out.endswith(ENDINGS[to]):
         raise typer.BadParameter(f"--to {to} writes a file whose name ends in {ENDINGS[to]}, got {printable(out)}")
     from . import cli_check
-    from .cli_text import quoted
     from .exchange import agreement, load, onnx, torch_source
+    from .texts import quoted
 
     path = model_file(model)
     target = Path(out) if out else path.with_name(f"{path.stem}{'_torch' if to == 'torch' else ''}{ENDINGS[to]}")
@@ -111,9 +111,9 @@ def import_(
       pellucid import resnet18-f37072fd.pth --net resnet18
       pellucid import net.onnx --classes names.txt --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225
     """
-    from .cli_text import number, quoted
     from .data.pictures import checked_fit
     from .summary import by
+    from .texts import number, quoted
 
     if (mean is None) != (std is None):
         raise typer.BadParameter("--mean and --std go together")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from . import distributed
-from .cli_terminal import printable
+from .texts import printable
 
 if TYPE_CHECKING:
     from .model import Model

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from .cli_terminal import one_line, printable, say, show
-from .cli_text import number
 from .files import csv_file
+from .texts import number
 
 SHOWN = 3  # classes an image for people, where they do not say how many
 INTERVAL = 5.0  # seconds between lines about how far it is

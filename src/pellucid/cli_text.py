@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .cli_terminal import printable
 from .processors import threads
 from .summary import by
+from .texts import number, printable, quoted
 from .training.plan import spoken
 from .training.progress import percent
 
@@ -81,17 +79,3 @@ def layers(network: Network) -> dict:
             for node in network.nodes
         ],
     }
-
-
-def number(count: int, noun: str, nouns: str | None = None) -> str:
-    """1 epoch, 2 epochs; 2 of what the plural is, where it does not end in s alone."""
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {nouns or noun + 's'}"
-
-
-def quoted(path: object) -> str:
-    """A path as the shell takes it, on one line."""
-    text = str(path)
-    if text.isprintable():
-        return shlex.quote(text)
-    plain = "".join(chr(b) if 32 <= b < 127 and chr(b) not in "\\'" else f"\\x{b:02x}" for b in os.fsencode(text))
-    return f"$'{plain}'"

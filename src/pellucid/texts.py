@@ -2,7 +2,32 @@
 
 from __future__ import annotations
 
+import os
+import shlex
+
+NAME = 16  # characters of a class's name in a sentence
+
 
 def printable(text: str) -> str:
     """A text with control characters, line ends and bytes that are no text as escapes, so that it stays one line."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def clipped(name: str, width: int = NAME) -> str:
+    """A name of at most so many characters; what is left out is in the middle, since many names differ at the end."""
+    text, end = printable(name), width // 3
+    return text if len(text) <= width else f"{text[:width - 3 - end]}...{text[-end:]}"
+
+
+def number(count: int, noun: str, nouns: str | None = None) -> str:
+    """1 epoch, 2 epochs; 2 of what the plural is, where it does not end in s alone."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {nouns or noun + 's'}"
+
+
+def quoted(path: object) -> str:
+    """A path as the shell takes it, on one line."""
+    text = str(path)
+    if text.isprintable():
+        return shlex.quote(text)
+    plain = "".join(chr(b) if 32 <= b < 127 and chr(b) not in "\\'" else f"\\x{b:02x}" for b in os.fsencode(text))
+    return f"$'{plain}'"
