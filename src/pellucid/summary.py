@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 WIDTH = 120  # columns at most
 HEADINGS = ("layer", "kind", "output", "kernel", "parameters", "multiply-adds", "receptive field", "memory")
+MEANING = "For one image: multiply-adds of the forward pass (each is two FLOPs), bytes of output in float32."
 ALIGNED = "<<<<>>>>"
 NAME, KERNEL = 0, 3  # the columns that may be shortened, but not below
 SHORTEST = 12
@@ -24,28 +25,30 @@ def summary(network: Network) -> str:
     Multiply-adds and memory are for one image: memory is the layer's output in float32, in bytes. Parameters are
     the trainable ones; running statistics are counted below the table.
     """
-    counts, macs = network.parameter_counts, network.macs
-    memory, fields = network.activation_bytes, network.receptive_fields
-    rows = [("input", "", by(network.input_shape), "", "", "", "", "")]
-    rows += [
-        (
-            node.name, type(node.layer).__name__, by(network.shapes[node.name]),
-            node.layer.kernel_text(*network.input_shapes(node)),
-            f"{counts[node.name]:,}", f"{macs[node.name]:,}", field_text(fields[node.name]), f"{memory[node.name]:,}",
-        )
-        for node in network.nodes
-    ]  # fmt: skip
-    total = (
-        "total", "", by(network.output_shape), "",
-        f"{sum(counts.values()):,}", f"{sum(macs.values()):,}", "", f"{sum(memory.values()):,}",
-    )  # fmt: skip
-    widths = _widths([HEADINGS, *rows, total])
+    *each, total = rows(network)
+    widths = _widths([HEADINGS, *each, total])
     rule = "-" * (sum(widths) + len(GAP) * (len(widths) - 1))
-    lines = [_line(HEADINGS, widths), rule, *(_line(row, widths) for row in rows), rule, _line(total, widths)]
-    lines += ["", "For one image: multiply-adds of the forward pass (each is two FLOPs), bytes of output in float32."]
+    lines = [_line(HEADINGS, widths), rule, *(_line(row, widths) for row in each), rule, _line(total, widths)]
+    lines += ["", MEANING]
     if fixed := sum(p.size for p in network.parameters().values() if not p.trainable):
         lines.append(f"Not counted as parameters: {fixed:,} running statistics, which no gradient moves.")
     return "\n".join(lines)
+
+
+def rows(network: Network) -> list[tuple[str, ...]]:
+    """The table's texts under `HEADINGS`: the input, each layer, and the totals."""
+    counts, macs = network.parameter_counts, network.macs
+    memory, fields = network.activation_bytes, network.receptive_fields
+    return [
+        ("input", "", by(network.input_shape), "", "", "", "", ""),
+        *((
+            node.name, type(node.layer).__name__, by(network.shapes[node.name]),
+            node.layer.kernel_text(*network.input_shapes(node)),
+            f"{counts[node.name]:,}", f"{macs[node.name]:,}", field_text(fields[node.name]), f"{memory[node.name]:,}",
+        ) for node in network.nodes),
+        ("total", "", by(network.output_shape), "",
+         f"{sum(counts.values()):,}", f"{sum(macs.values()):,}", "", f"{sum(memory.values()):,}"),
+    ]  # fmt: skip
 
 
 def by(shape: Shape) -> str:

@@ -10,6 +10,8 @@ NAME = 16  # characters of a class's name in a sentence
 
 def printable(text: str) -> str:
     """A text with control characters, line ends and bytes that are no text as escapes, so that it stays one line."""
+    if text.isprintable():  # soon seen, even of a text as long as a picture
+        return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
@@ -17,6 +19,11 @@ def clipped(name: str, width: int = NAME) -> str:
     """A name of at most so many characters; what is left out is in the middle, since many names differ at the end."""
     text, end = printable(name), width // 3
     return text if len(text) <= width else f"{text[:width - 3 - end]}...{text[-end:]}"
+
+
+def called(name: str) -> str:
+    """A class's name within a sentence, in quotation marks: many are numbers, or words of the sentence."""
+    return f"“{clipped(name)}”"
 
 
 def number(count: int, noun: str, nouns: str | None = None) -> str:

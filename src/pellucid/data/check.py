@@ -103,15 +103,20 @@ def brief(dataset: Dataset, parts: Split) -> list[str]:
     if (sizes > 1).any():
         lines.append(f"kept {_count(int(sizes[sizes > 1].sum()), 'image')} together that are copies of one another or "
                      f"belong together ({_count(int((sizes > 1).sum()), 'group')}, each in one part)")
-    _, first, group = np.unique(parts.groups, return_index=True, return_inverse=True)
-    others = np.flatnonzero(dataset.labels != dataset.labels[first][group])
-    groups, at = np.unique(parts.groups[others], return_index=True)
-    if count := len(groups):
-        pairs = [f"{_name(dataset, i)} = {_name(dataset, j)}"
-                 for i, j in zip(groups[:PAIRS], others[at[:PAIRS]], strict=True)]
+    if found := in_two_classes(parts):
+        count, pairs = len(found), [" = ".join(pair) for pair in found[:PAIRS]]
         lines.append(f"{_count(count, 'image')} stand{'s' * (count == 1)} in two classes as copies: {', '.join(pairs)}"
                      + ", ..." * (count > PAIRS) + "; pellucid data check DATA shows all")
     return lines
+
+
+def in_two_classes(parts: Split) -> list[tuple[str, str]]:
+    """Names of an image and of a copy of it that has another label, one pair for each group of copies."""
+    dataset = parts.dataset
+    _, first, group = np.unique(parts.groups, return_index=True, return_inverse=True)
+    others = np.flatnonzero(dataset.labels != dataset.labels[first][group])
+    groups, at = np.unique(parts.groups[others], return_index=True)
+    return [(_name(dataset, i), _name(dataset, j)) for i, j in zip(groups, others[at], strict=True)]
 
 
 class _Labelled:

@@ -76,7 +76,7 @@ class Dropped:
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """The three parts of a data set, with its name and classes.
+    """The three parts of a data set, with its name and classes; `dataset` is that itself.
 
     `groups`: int64 (N,), equal for images that were kept together, the index of the first of them; `dropped`: the
     images that are in no part.
@@ -89,6 +89,13 @@ class Split:
     test: Part
     groups: np.ndarray
     dropped: Dropped
+    dataset: Dataset
+
+    def files(self, part: str) -> list[str] | None:
+        """The files behind the images of "train", "validation" or "test"; None where there are none."""
+        own_test = part == "test" and self.dataset.has_test
+        pictures = self.dataset.test_pictures if own_test else self.dataset.pictures
+        return pictures and [pictures.files[i] for i in getattr(self, part).indices]
 
 
 def split(dataset: Dataset, seed: int = 0) -> Split:
@@ -124,7 +131,7 @@ def split(dataset: Dataset, seed: int = 0) -> Split:
         validation = train[np.isin(unit, held_out)]
     return Split(dataset.name, list(dataset.classes), _part(dataset, train[np.isin(unit, rest)]),
                  _part(dataset, validation), test, groups,
-                 Dropped(np.flatnonzero(of_test), np.flatnonzero(of_validation)))
+                 Dropped(np.flatnonzero(of_test), np.flatnonzero(of_validation)), dataset)
 
 
 def _kept_together(dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,16 +13,17 @@ from .labels import LabelErrors, label_errors
 from .scores import ClassResult, Evaluation, check_labels, from_answers
 
 if TYPE_CHECKING:
+    from ..data import Split
     from ..model import Model
 
-__all__ = ["Answers", "ClassResult", "Evaluation", "LabelErrors", "evaluate", "evaluate_on", "label_errors", "matched",
-           "score"]
+__all__ = ["Answers", "ClassResult", "Evaluation", "LabelErrors", "evaluate", "evaluate_on", "evaluate_part",
+           "label_errors", "matched", "score"]
 
 CHUNK = 1024  # images computed at a time: few enough that a large data set of many classes needs little memory
 
 
 def evaluate(model: Model, images: np.ndarray, labels: np.ndarray, *, top: tuple[int, ...] = (1, 5),
-             files: tuple[str, ...] | None = None, indices: np.ndarray | None = None) -> Evaluation:
+             files: Sequence[str] | None = None, indices: np.ndarray | None = None) -> Evaluation:
     """Evaluate a model on images (N, H, W, C), uint8 or already preprocessed float32, and labels (N,).
 
     A k of `top` that is not below the number of classes says nothing and is left out; 1 is always there. `files` and
@@ -37,7 +38,21 @@ def evaluate(model: Model, images: np.ndarray, labels: np.ndarray, *, top: tuple
         Answers.of(model.log_probabilities(images[i:i + CHUNK]), labels[i:i + CHUNK])
         for i in range(0, len(images), CHUNK)
     )
-    return from_answers(answers, model.classes, top, files=files, indices=indices, calibration=model.calibration)
+    return from_answers(answers, model.classes, top, files=files, indices=indices, images=images,
+                        calibration=model.calibration)
+
+
+def evaluate_part(model: Model, parts: Split, part: str, most: int | None = None) -> Evaluation:
+    """`evaluate` on the "train", "validation" or "test" images of data that were split; where there are more than
+    `most`, on so many at equal distances."""
+    from ..data.arrays import spread
+
+    all_of_it, files = getattr(parts, part), parts.files(part)
+    if most is None or len(all_of_it) <= most:
+        return evaluate(model, all_of_it.images, all_of_it.labels, files=files, indices=all_of_it.indices)
+    chosen = spread(len(all_of_it), most)
+    return evaluate(model, all_of_it.images[chosen], all_of_it.labels[chosen],
+                    files=files and [files[i] for i in chosen], indices=all_of_it.indices[chosen])
 
 
 def score(

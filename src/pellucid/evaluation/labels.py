@@ -119,12 +119,24 @@ def disputed(probabilities: np.ndarray, labels: np.ndarray) -> list[tuple[int, i
 
     probabilities: (N, classes), each image's from a model that never saw it; labels: (N,), every class among them.
     """
-    own = probabilities[np.arange(len(labels)), labels]
-    usual = np.bincount(labels, weights=own) / np.bincount(labels)
-    suggested = probabilities.argmax(axis=1)
-    confident = probabilities.max(axis=1) >= usual[suggested]
+    own, suggested = probabilities[np.arange(len(labels)), labels], probabilities.argmax(axis=1)
+    found = most_disputed(own, suggested, probabilities.max(axis=1), labels, probabilities.shape[1])
+    return [(i, int(suggested[i]), confident) for i, confident in found]
+
+
+def most_disputed(
+    own: np.ndarray, suggested: np.ndarray, highest: np.ndarray, labels: np.ndarray, classes: int
+) -> list[tuple[int, bool]]:
+    """(image, whether confidently) for each label that is disputed, the most disputed first.
+
+    For each image: the probability of its label, the most probable class, that one's probability, and the label. Of a
+    class without images nothing is usual, so that no dispute in its favour is confident.
+    """
+    counts = np.bincount(labels, minlength=classes)
+    usual = np.where(counts, np.bincount(labels, weights=own, minlength=classes) / np.maximum(counts, 1), np.inf)
+    confident = highest >= usual[suggested]
     suspect = np.flatnonzero(suggested != labels)
-    return [(int(i), int(suggested[i]), bool(confident[i])) for i in suspect[np.argsort(own[suspect], kind="stable")]]
+    return [(int(i), bool(confident[i])) for i in suspect[np.argsort(own[suspect], kind="stable")]]
 
 
 def _folds(dataset, folds: int, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:

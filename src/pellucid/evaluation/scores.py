@@ -11,6 +11,7 @@ import numpy as np
 from ..calibration import Calibration
 from . import bootstrap, reliability
 from .answers import KEPT, Answers
+from .labels import most_disputed
 
 CONFUSED_PAIRS, MISTAKES = 10, 20  # how many are listed
 COLUMNS = ("image", "true", "predicted", "probability", "probability_of_true",
@@ -55,8 +56,8 @@ class Evaluation:
     `top[k]` is the share of images whose class is among the k most probable; `top[1]` is the accuracy. `log_loss` is
     the mean of -ln(probability given to the true class), in nats. `confusion[i, j]` counts images of class i that were
     taken for class j. `answers` says what each image was taken for, `files` the images' names where they have any,
-    `indices` where each stands in its data set; `calibration` is the model's. Further figures are computed when they
-    are asked for.
+    `indices` where each stands in its data set, `images` the images themselves where they were given; `calibration` is
+    the model's. Further figures are computed when they are asked for.
     """
 
     count: int
@@ -67,6 +68,7 @@ class Evaluation:
     answers: Answers
     files: Sequence[str] | None = None
     indices: np.ndarray | None = None
+    images: np.ndarray | None = None
     calibration: Calibration | None = None
 
     @property
@@ -127,16 +129,39 @@ class Evaluation:
     @property
     def mistakes(self) -> list[dict]:
         """The wrong answers that were given with the highest probabilities."""
+        return [self.answer(i) for i in self.wrong[:MISTAKES]]
+
+    @cached_property
+    def wrong(self) -> np.ndarray:
+        """Places of the images that were given another class than their own, the surest answers first."""
         wrong = np.flatnonzero(~self.answers.correct)
-        worst = wrong[np.argsort(-self.answers.confidence[wrong], kind="stable")[:MISTAKES]]
-        return [
-            {"file": self.files[i] if self.files else None, "index": self._index(i),
-             "true": self.classes[self.answers.labels[i]].name,
-             "predicted": self.classes[self.answers.predicted[i]].name,
-             "probability": float(self.answers.confidence[i]),
-             "probability_of_true": float(np.exp(-self.answers.losses[i]))}
-            for i in worst
-        ]
+        return wrong[np.argsort(-self.answers.confidence[wrong], kind="stable")]
+
+    def answer(self, i: int) -> dict:
+        """What the image at a place is and was taken for, as plain values."""
+        return {"file": self.files[i] if self.files else None, "index": self._index(i),
+                "true": self.classes[self.answers.labels[i]].name,
+                "predicted": self.classes[self.answers.predicted[i]].name,
+                "probability": float(self.answers.confidence[i]),
+                "probability_of_true": float(np.exp(-self.answers.losses[i]))}
+
+    def cells(self) -> dict[tuple[int, int], np.ndarray]:
+        """The places of the images in each cell of `confusion` that has any: the surest wrong answers first, and the
+        least sure right ones."""
+        answers, width = self.answers, len(self.classes)
+        cell = answers.labels.astype(np.int64) * width + answers.predicted
+        order = np.lexsort((np.where(answers.correct, 1, -1) * answers.confidence, cell))
+        numbers, first = np.unique(cell[order], return_index=True)
+        places = np.split(order, first[1:])
+        return {divmod(int(n), width): p for n, p in zip(numbers, places, strict=True)}
+
+    @property
+    def disputed(self) -> list[tuple[int, bool]]:
+        """(place, whether confidently) of each image whose label the model disputes, the most disputed first; in the
+        sense of `labels`, but by the model itself."""
+        answers = self.answers
+        own = np.exp(-answers.losses)
+        return most_disputed(own, answers.predicted, answers.confidence, answers.labels, len(self.classes))
 
     @property
     def refused(self) -> dict | None:

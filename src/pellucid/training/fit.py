@@ -65,6 +65,7 @@ def fit(
     loading: Callable[[int, int], object] | None = None,
     on_start: Callable[[Setup, Path | None], None] | None = None,
     command: list[str] | None = None,
+    reserve: float = 0.0,
 ) -> Run:
     """Train `network` on `data`; returns the `Run`, with the best weights by validation and their test accuracy.
 
@@ -103,7 +104,8 @@ def fit(
         be resumed by another engine than it was started with.
     progress, loading, on_start: called with a `Progress` after every step; with the number of pictures read and their
         total, while they are read for the first time; with the settings and the run folder before training.
-    command: the command line, kept in config.json.
+    command: the command line, kept in config.json, where those that resumed the run are, too.
+    reserve: seconds of `time` that are kept free for what is to follow.
 
     Ctrl-C ends the run after the current step; the result says `interrupted`, and all is saved for `resume`. A second
     one raises KeyboardInterrupt; that and errors in `progress` pass on after saving. Raises Diverged, after saving the
@@ -120,7 +122,7 @@ def fit(
         if out is None or isinstance(out, bool):
             raise ValueError("resume needs the folder of the run in out")
         on = engines.again(out, engine, device, precision)
-        return _resume(out, data, more, on, progress, loading, on_start)
+        return _resume(out, data, more, on, progress, loading, on_start, command)
 
     seed = planning.whole("seed", 0 if seed is None else seed, 0)
     if epochs is not None and time is not None:
@@ -134,7 +136,7 @@ def fit(
         zoo.require(network)  # before anything is read
     on = engines.choose(engine, device, precision)
     if again := restart.found(on.processes, out, command, time):
-        return _resume(out, data, None, on, progress, loading, on_start)
+        return _resume(out, data, None, on, progress, loading, on_start, command)
     if out is not None and not isinstance(out, bool) and again is None:
         RunFolder.require_new(out)
     budget = None if time is None else planning.duration(time)
@@ -168,7 +170,7 @@ def fit(
     seen = _seen(parts, before) if out is not False and on.processes.main else None
     setup = prepare(candidates[0], dataset, plan, known, **asked)
     if budget is not None:
-        ends = started + budget
+        ends = started + budget - min(reserve, budget / 5)
         chosen, pace = _in_time(candidates, lambda c: prepare(c, dataset, plan, known, **asked), parts, ends,
                                 spending.least, on)
         left = ends - clock.perf_counter()
@@ -177,7 +179,8 @@ def fit(
         smaller = max((s for s in datasets.SIZES if s < min(dataset.input_shape[:2])), default=None)
         chosen_freely = network is None and init is None and size is None and dataset.pictures is not None
         if plan.epochs < spending.least and chosen_freely and smaller and left > budget / 2:
-            return fit(**{**settings, "size": smaller, "time": left})  # too much for the narrowest network, too
+            # Too much for the narrowest network, too.
+            return fit(**{**settings, "size": smaller, "time": left, "reserve": 0.0})
         setup = prepare(chosen, dataset, plan, known, **asked)
     on.processes.require_same("data and settings", setup.deciding())
     trainer = Trainer(setup, parts, progress, on)
@@ -235,13 +238,17 @@ def _reaches(least: int, setup: Setup, ends: float, pace: planning.Pace) -> bool
     return plan.steps >= least * plan.epoch_steps
 
 
-def _resume(out, data, more: int | None, on: engines.Native | engines.Torch, progress, loading, on_start) -> Run:
+def _resume(out, data, more: int | None, on: engines.Native | engines.Torch, progress, loading, on_start,
+            command: list[str] | None) -> Run:
     """Go on with the run in a folder, and so many epochs longer than was planned."""
     processes, folder = on.processes, RunFolder(out)
     with processes.agreeing():
         read = processes.main and (RunFolder.existing(out).read_config(), folder.read_revision())
     config, revision = processes.share(read)
     config = {**config, **on.to_json()}
+    if command is not None:
+        before = config.get("resumed")
+        config["resumed"] = [*(before if isinstance(before, list) else []), command]
     try:
         setup = Setup.from_json(config)
     except ValueError as e:

@@ -40,7 +40,9 @@ class Run:
     `model` holds the best weights by validation (accuracy, then loss) and `best` is the row of their epoch;
     `history` has a row an epoch, as metrics.csv. `test` is the best weights' evaluation on the test images, made once,
     when training is complete: None for a run that was interrupted. `stopped` says that validation had stalled before
-    the last epoch. `folder` is None where nothing was written.
+    the last epoch. `folder` is None where nothing was written. `parts` are the data as they were split, `evaluation`
+    is that of which `test` keeps the figures, None where it was made before the run was resumed; `config` is what
+    config.json holds.
     """
 
     model: Model
@@ -53,7 +55,10 @@ class Run:
     steps: int
     seconds: float
     interrupted: bool
-    stopped: bool = False
+    stopped: bool
+    parts: datasets.Split
+    evaluation: evaluation.Evaluation | None
+    config: dict
 
     @property
     def test_accuracy(self) -> float | None:
@@ -208,12 +213,13 @@ class Trainer:
 
     def _finish(self, config: dict, best: dict) -> Run:
         """Evaluate the best weights, once, if training is complete; save everything."""
-        complete = self.complete
+        complete, evaluated = self.complete, None
         test = config.get("result", {}).get("test") if complete else None
         if complete and test is None:
             validation = self.parts.validation
             self.kept.calibration = calibration.fit(self.kept, validation.images, validation.labels)
-            test = self._evaluate(self.kept, self.parts.test).summary()
+            evaluated = evaluation.evaluate_part(self.kept, self.parts, "test")
+            test = evaluated.summary()
             self.kept.record["test"] = test
             self.best_is_saved = False
         self._save(always=True)
@@ -221,6 +227,7 @@ class Trainer:
             model=self.kept, folder=self.folder and self.folder.path, setup=self.setup, history=self.state.rows,
             best=best, test=test, epochs=len(self.state.rows), steps=self.state.step, seconds=self.state.seconds,
             interrupted=not complete, stopped=self.state.step < self.plan.steps == self.state.stopped,
+            parts=self.parts, evaluation=evaluated, config=config,
         )
         if self.folder:
             config = {**config, **self.setup.to_json()}  # with the plan it came to
@@ -297,7 +304,7 @@ class Trainer:
         return max(self.state.best["epoch"] if self.state.best else 0, added)
 
     def _validate(self, epoch: int, train_loss: float, speed: float) -> dict:
-        result = self._evaluate(self.model, self.parts.validation)
+        result = evaluation.evaluate_part(self.model, self.parts, "validation")
         return {
             "epoch": epoch, "step": self.state.step, "lr": self.step.lr, "train_loss": train_loss,
             "validation_loss": result.log_loss, "validation_accuracy": result.accuracy, "seconds": 0.0,
@@ -347,9 +354,6 @@ class Trainer:
             if found:
                 return row
         return self.state.best
-
-    def _evaluate(self, model: Model, part: datasets.Part) -> evaluation.Evaluation:
-        return evaluation.evaluate(model, part.images, part.labels)
 
     def _save(self, always: bool = False) -> None:
         """Write what has changed; at most once a second, because syncing may take longer than a short epoch."""
