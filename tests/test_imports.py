@@ -9,8 +9,8 @@ import pytest
 
 import pellucid
 
-HEAVY = {"numpy", "scipy", "sklearn", "safetensors", "typer", "click", "rich", "PIL", "torch", "halide", "onnx",
-         "onnxruntime"}
+HEAVY = {"numpy", "scipy", "sklearn", "safetensors", "typer", "click", "rich", "PIL", "jinja2", "torch", "halide",
+         "onnx", "onnxruntime"}
 SOURCE = str(Path(pellucid.__file__).parents[1])
 
 
@@ -34,7 +34,7 @@ def test_importing_loads_nothing_heavy():
 
 def test_a_command_that_computes_nothing_loads_no_numbers():
     loaded = packages("import pellucid.cli")
-    assert "typer" in loaded and not loaded & {"numpy", "scipy", "sklearn", "torch", "PIL"}
+    assert "typer" in loaded and not loaded & {"numpy", "scipy", "sklearn", "torch", "PIL", "jinja2"}
 
 
 def test_the_version_and_the_names_are_known_without_loading_anything():

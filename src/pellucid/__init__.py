@@ -11,7 +11,7 @@ __version__ = "0.1.0"
 
 _MODULES = (
     "calibration", "data", "draw", "evaluation", "explain", "geometry", "layers", "network", "ops", "optim",
-    "reference", "schedules", "zoo",
+    "reference", "report", "schedules", "zoo",
 )
 _NAMES = {
     "Diverged": "training.step",
@@ -29,7 +29,7 @@ _NAMES = {
 __all__ = [
     "Diverged", "ImageClassifier", "KernelError", "Model", "Network", "Preprocessing", "TrainStep", "calibration",
     "data", "draw", "evaluation", "explain", "fit", "geometry", "layers", "load", "network", "ops", "optim",
-    "reference", "schedules", "set_threads", "threads", "zoo",
+    "reference", "report", "schedules", "set_threads", "threads", "zoo",
 ]
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
         ops,
         optim,
         reference,
+        report,
         schedules,
         zoo,
     )

@@ -17,6 +17,7 @@ from . import (
     cli_compare,  # noqa: F401  they add their commands
     cli_data,  # noqa: F401
     cli_exchange,  # noqa: F401
+    cli_report,
     distributed,
 )
 from .cli_app import app, command, main
@@ -90,6 +91,9 @@ def train(
         metavar="NAME", help="What PyTorch computes in: float32, bfloat16 or float16; what the device gains by.",
         show_default=False)] = None,
     threads: Threads = None,
+    report: Annotated[bool, typer.Option(
+        "--report/--no-report", help="Write report.html into the run folder: how good it is, and what to mend.",
+    )] = True,
     as_json: Json = False,
 ) -> None:
     """Train a classifier on labelled images.
@@ -160,17 +164,18 @@ def train(
             init=None if init is None else model_file(init), resume=resume is not None, size=size, fit_by=fit_by,
             engine=engine, device=device, precision=precision, progress=lambda p: progress(p),
             loading=functools.partial(reading, "reading images"), on_start=started,
-            command=["pellucid", *sys.argv[1:]],
+            command=["pellucid", *sys.argv[1:]], reserve=cli_report.RESERVE if report else 0.0,
         )
     if distributed.rank():
         raise typer.Exit(int(run.interrupted))
+    written = cli_report.of_run(run) if report else None
     if as_json:
-        show_json(run.to_json())
+        show_json({**run.to_json(), "report": written and str(written)})
     if run.interrupted:
-        say(cli_text.interrupted(run))
+        say(cli_text.interrupted(run, written))
         raise typer.Exit(1)
     if not as_json:
-        show(cli_text.finished(run))
+        show(cli_text.finished(run, written))
 
 
 def _epochs(text: str, resumed: bool) -> int | str:
@@ -190,6 +195,10 @@ def evaluate(
     model: ModelPath,
     data: Annotated[str, typer.Argument(metavar="DATA", help="As for train.")],
     csv: Csv = None,
+    report: Annotated[str | None, typer.Option(
+        metavar="FILE", help="Write the report there; by default beside the model, as report-DATA-1.html (or 2, ...).",
+    )] = None,
+    no_report: Annotated[bool, typer.Option("--no-report", help="Write no report, as with --json alone.")] = False,
     engine: Engine = None,
     device: Device = None,
     threads: Threads = None,
@@ -205,8 +214,10 @@ def evaluate(
       pellucid evaluate runs/digits-lenet-1 digits
       pellucid evaluate model.safetensors more.npz --json
       pellucid evaluate model.safetensors more.npz --csv images.csv
+      pellucid evaluate model.safetensors more.npz --report more.html
     """
     check_csv(csv, model, data)
+    cli_report.check_report(report, not no_report, model, data)
     set_threads(threads)
     from . import cli_check, cli_evaluation
     from .evaluation import evaluate_on, scores
@@ -218,15 +229,23 @@ def evaluate(
     loaded = load(path)
     seen = RunFolder(path.parent).read_seen(loaded.record)
     computed_by(loaded, engine, device)
+    notes: list[str] = []
     with csv_file(csv, scores.COLUMNS) if csv is not None else contextlib.nullcontext() as write:
         with cli_check.display(sys.stderr) as reading:
-            part, result = evaluate_on(loaded, data, functools.partial(reading, "reading images"), seen=seen, note=say)
+            part, result = evaluate_on(loaded, data, functools.partial(reading, "reading images"), seen=seen,
+                                       note=notes.append)
+        for note in notes:
+            say(note)
         for row in result.rows() if write else ():
             write(row)
+    written = None
+    if report is not None or not as_json and not no_report:
+        written = cli_report.of_evaluation(loaded, path, data, part, result, notes, ["pellucid", *sys.argv[1:]], report)
     if as_json:
-        show_json({"model": str(path), "data": data, "images": part, **result.to_json()})
+        show_json({"model": str(path), "data": data, "images": part, "report": written and str(written),
+                   **result.to_json()})
     else:
-        show(cli_evaluation.evaluation(part, result))
+        show(cli_evaluation.evaluation(part, result, written))
 
 
 @command

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .texts import clipped, number, printable
@@ -16,12 +17,16 @@ WIDTH = 80
 CLASSES, PAIRS, MISTAKES, SUSPECTS, ABSENT = 20, 5, 5, 20, 5  # rows shown
 
 
-def evaluation(part: str, result: Evaluation) -> str:
-    """An evaluation as figures, the reliability curve, what is confused, and a table with a row a class."""
+def evaluation(part: str, result: Evaluation, report: Path | None = None) -> str:
+    """An evaluation as figures, the reliability curve, what is confused, and a table with a row a class; and where its
+    report is."""
     blocks = [_figures(part, result), _reliability(result)]
     if result.confused:
         blocks += [_confused(result), _mistakes(result)]
-    return "\n\n".join("\n".join(lines) for lines in [*blocks, _classes(result)])
+    blocks.append(_classes(result))
+    if report is not None:
+        blocks.append([f"With the images behind these figures: {printable(str(report))}"])
+    return "\n\n".join("\n".join(lines) for lines in blocks)
 
 
 def _figures(part: str, result: Evaluation) -> list[str]:

@@ -31,10 +31,11 @@ def start(setup: Setup, folder: Path | None) -> str:
     )
 
 
-def finished(run: Run) -> str:
+def finished(run: Run, report: Path | None) -> str:
     """How good the best weights are, where everything is, what to do next."""
     model, data = quoted(run.folder / "best.safetensors"), quoted(run.setup.source or run.setup.data)
     shape = run.setup.network.input_shape
+    written = f"report         {printable(str(report))}\n" if report else ""
     pictures = len(shape) == 3 and shape[2] in (1, 3)  # else no picture file holds such an image
     return (
         f"test accuracy  {percent(run.test_accuracy)} ({run.test['correct']:,} of {run.test['count']:,} images that "
@@ -43,18 +44,19 @@ def finished(run: Run) -> str:
         + (f"; stopped there, for {number(run.setup.patience, 'epoch')} brought nothing better" if run.stopped else "")
         + "\n"
         f"time           {spoken(run.seconds)}\n"
-        f"run folder     {printable(str(run.folder))}\n\n"
+        f"run folder     {printable(str(run.folder))}\n{written}\n"
         f"Next:  pellucid evaluate {model} {data}"
         + (f"\n       pellucid predict {model} IMAGE.png" if pictures else "")
     )
 
 
-def interrupted(run: Run) -> str:
+def interrupted(run: Run, report: Path | None) -> str:
     """What Ctrl-C left, and how to go on."""
+    written = f"How good they are by the validation images: {printable(str(report))}\n" if report else ""
     return (
         f"Stopped after step {run.steps:,} of {run.setup.plan.steps:,}. The best weights so far "
         f"({percent(run.best['validation_accuracy'])} in validation) are in "
-        f"{printable(str(run.folder / 'best.safetensors'))}\n"
+        f"{printable(str(run.folder / 'best.safetensors'))}\n{written}"
         f"Continue with: pellucid train --resume {quoted(run.folder)}"
     )
 

@@ -15,9 +15,9 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from ..texts import printable
+from ..texts import clipped, printable
 
-__all__ = ["Markup", "Section", "page", "render"]
+__all__ = ["Markup", "Section", "page", "render", "section"]
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,11 @@ def render(template: str, **values: object) -> Markup:
     return Markup(_environment().get_template(template).render(values))
 
 
+def section(title: str, anchor: str, template: str, **values: object) -> Section:
+    """A section whose body is a template, filled in."""
+    return Section(title, render(template, **values), anchor=anchor)
+
+
 @functools.cache
 def _environment() -> Environment:
     folder = Path(__file__).with_name("templates")
@@ -62,7 +67,7 @@ def _environment() -> Environment:
                               trim_blocks=True, lstrip_blocks=True, finalize=_shown)
     environment.globals["style"] = Markup((folder / "style.css").read_text(encoding="utf-8"))
     environment.tests["markup"] = lambda value: isinstance(value, Markup)
-    environment.filters["svg"] = lambda picture: Markup(picture.svg)
+    environment.filters |= {"svg": lambda picture: Markup(picture.svg), "clipped": clipped}
     return environment
 
 

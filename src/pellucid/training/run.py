@@ -4,6 +4,7 @@
     last.safetensors   where training stands: parameters, optimiser, step (`State`)
     metrics.csv        a row an epoch
     config.json        everything the run was started with, and its result
+    report.html        how good the best weights are, and why (written by the command line, see `report`)
     seen.safetensors   digests of the images that training and validation saw
 
 Every file is whole at any moment (see `files`).
@@ -74,6 +75,10 @@ class RunFolder:
     @property
     def config(self) -> Path:
         return self.path / "config.json"
+
+    @property
+    def report(self) -> Path:
+        return self.path / "report.html"
 
     @property
     def seen(self) -> Path:

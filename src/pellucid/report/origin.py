@@ -1,0 +1,71 @@
+"""Where a classifier comes from, and how to get it again: command, seed, settings, versions, machine."""
+
+from __future__ import annotations
+
+import datetime
+import platform
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .. import __version__
+from ..engine.library import compiled, library
+from ..model import Model
+from ..network import brief
+from ..processors import threads
+from ..texts import clipped, quoted
+from .shell import Section, section
+
+if TYPE_CHECKING:
+    from ..training.fit import Run
+
+MOST = 200  # characters of a setting
+# Of what a run was started with, what is said by its own names.
+SETTINGS = ("data", "source", "network_name", "seed", "epochs", "steps", "batch_size", "epoch_steps",
+            "label_smoothing", "shift", "mirror", "cutout", "averaging",
+            "tta", "patience", "recipe", "init", "data_digest", "split_digest")
+
+
+def of_run(run: Run) -> Section:
+    """The section about a run."""
+    resumed = run.config.get("resumed")
+    commands = [run.config.get("command"), *(resumed if isinstance(resumed, list) else [])]
+    return _section(commands, run.setup.to_json(), run.config)
+
+
+def of_evaluation(model: Model, command: Sequence[str] | None) -> Section:
+    """The section about a model that was evaluated: what its file tells of its training."""
+    return _section([command], model.record, {})
+
+
+def _section(commands: list, settings: dict, engine: dict) -> Section:
+    told = [(name.replace("_", " "), _text(settings[name])) for name in SETTINGS if settings.get(name) is not None]
+    if isinstance(optimizer := settings.get("optimizer"), dict):
+        told += [(f"optimiser: {name}", _text(value)) for name, value in optimizer.items()]
+    lines = [" ".join(map(quoted, c)) for c in commands if c and isinstance(c, list | tuple)]
+    return section("How to get it again", "origin", "classifier/origin.html", commands=lines, settings=told,
+                   machine=_machine(engine))
+
+
+def _machine(engine: dict) -> list[tuple[str, str]]:
+    computed = engine.get("engine", "native")
+    if computed == "native" and compiled():
+        computed = f"compiled kernels, {library().isa}"
+    elif computed == "torch":
+        computed = f"PyTorch on {engine.get('device')} in {engine.get('precision')}"
+    return [("Pellucid", __version__), ("Python", platform.python_version()), ("NumPy", np.__version__),
+            ("system", f"{platform.system()} {platform.release()}, {platform.machine()}"),
+            ("threads", str(threads())), ("computed by", computed)]
+
+
+def made() -> str:
+    """The last line of a page."""
+    now = datetime.datetime.now().astimezone()
+    return f"Made by Pellucid {__version__} on {now:%Y-%m-%d at %H:%M %Z}."
+
+
+def _text(value: object) -> str:
+    if type(value) is int and abs(value) < 1e15:
+        return f"{value:,}"
+    return clipped(value if isinstance(value, str) else brief(value), MOST)

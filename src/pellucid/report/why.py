@@ -1,0 +1,92 @@
+"""The worst mistakes, each with two explanations that were found in different ways, and whether these agree."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from .. import draw, explain
+from ..engine.library import KernelError, NoKernels
+from ..evaluation import Evaluation
+from ..explain import Map
+from ..explain.agreement import AGREE, PART, overlap
+from ..model import Model
+from .pictures import name_of, thumbnail
+
+# What they are called; by preference, and the first two that the network allows are shown.
+METHODS = {"grad_cam": "Grad-CAM", "occlusion": "occlusion", "gradient_times_input": "gradient times input"}
+MOST, LEAST = 12, 3  # mistakes that are explained
+BUDGET = 4e11  # multiply-adds that explaining them may take, unless LEAST take more
+PASSES = 200  # of the network for one mistake, about: most of them are occlusion's
+SIDE = 160  # pixels of the longer side of an image and its maps that are kept
+
+
+@dataclass(frozen=True)
+class Explained:
+    """A mistake: the image's name and what is told of it, its picture, a picture a map, and how far these agree."""
+
+    name: str
+    told: dict
+    image: draw.Picture
+    maps: list[tuple[str, draw.Picture]]
+    agreement: str
+    agree: bool | None
+
+
+def explained(model: Model, result: Evaluation) -> tuple[list[Explained], str]:
+    """The surest mistakes and why the model made them; where some are left out, or all, the reason."""
+    if result.images is None or result.images.dtype != np.uint8 or result.images.ndim != 4:
+        return [], "The images were given as numbers that the network reads; these cannot be shown."
+    macs = sum(model.network.macs.values())
+    most = int(min(max(BUDGET // (PASSES * max(macs, 1)), LEAST), MOST))
+    try:
+        found = [_explained(model, result, int(place)) for place in result.wrong[:most]]
+    except (KernelError, NoKernels, ValueError) as e:
+        return [], f"They cannot be explained here: {e}."
+    return found, "" if len(found) == min(len(result.wrong), MOST) else (
+        f"The network is large: only {len(found)} are explained. pellucid explain MODEL IMAGE explains any one.")
+
+
+def _explained(model: Model, result: Evaluation, place: int) -> Explained:
+    image, told = np.asarray(result.images[place]), result.answer(place)
+    maps = _maps(model, image, told["predicted"])
+    small = thumbnail(image, SIDE)
+    pictures = [(METHODS[m.method], draw.overlay(small, shrunk(m.values, small.shape[:2]))) for m in maps]
+    return Explained(name_of(result, place), told, draw.image(small), pictures, *_agreement(maps))
+
+
+def _maps(model: Model, image: np.ndarray, target: str) -> list[Map]:
+    """Up to two maps of why the answer was the target. Raises ValueError where no method can make one."""
+    found, refused = [], None
+    for name in METHODS:
+        try:
+            found.append(explain.METHODS[name](model, image, target))
+        except ValueError as e:
+            refused = e
+        if len(found) == 2:
+            return found
+    if not found:
+        raise refused
+    return found
+
+
+def shrunk(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """A map brought to a smaller size, each value the mean of what it stands for."""
+    from PIL import Image
+
+    if values.shape == size:
+        return values
+    return np.asarray(Image.fromarray(values).resize(size[::-1], Image.Resampling.BOX))
+
+
+def _agreement(maps: list[Map]) -> tuple[str, bool | None]:
+    """A sentence, and whether two maps agree: None where that cannot be said."""
+    if len(maps) < 2:
+        return "This network allows one explanation only.", None
+    share = overlap(maps[0].values, maps[1].values)
+    if share is None:
+        return "One of the two finds nothing that speaks for the answer, so they cannot be compared.", None
+    if share >= AGREE:
+        return f"The two agree: of the quarter that matters most they share {share:.0%}.", True
+    return (f"The two disagree: of the quarter that matters most they share {share:.0%}, by chance {PART:.0%}.", False)
