@@ -12,7 +12,7 @@ from ..data import check
 from ..evaluation import Evaluation
 from ..evaluation.advice import Advice, advise
 from ..model import Model
-from ..texts import number
+from ..texts import clipped, number
 from ..training.plan import spoken
 from ..training.progress import percent
 from . import labels, origin, sentences
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 ADVICE = 5  # weak points shown
 SEEN, LEAST_SEEN, BUDGET = 2000, 100, 1e11  # training images asked about, and multiply-adds that it may take
 CLASSES, MOST_CLASSES = 20, 1000  # rows of a table of classes that are shown, and that can be opened
+NAME = 40  # characters of a class's name in a table
 # The section that shows a weak point.
 SECTIONS = {"pair": "classes", "few": "data", "weak": "classes", "labels": "labels", "overfitting": "training",
             "underfitting": "training", "copies": "data", "calibration": "calibration", "refused": "calibration",
@@ -116,8 +117,8 @@ def _cell(result: Evaluation, pair: dict) -> tuple[int, int]:
 def _class(result: Evaluation, i: int) -> tuple[str, ...]:
     c, wrong = result.classes[i], result.confusion[i].copy()
     wrong[i] = 0
-    taken = f"{result.classes[wrong.argmax()].name} ({wrong.max():,})" if wrong.max() else ""
-    return (c.name, f"{c.count:,}", f"{c.correct:,}",
+    taken = f"{clipped(result.classes[wrong.argmax()].name, NAME)} ({wrong.max():,})" if wrong.max() else ""
+    return (clipped(c.name, NAME), f"{c.count:,}", f"{c.correct:,}",
             *("" if share is None else f"{share:.1%}" for share in (c.precision, c.accuracy, c.f1)), taken)
 
 
@@ -128,9 +129,11 @@ def _mistakes(result: Evaluation, mistakes: list, left_out: str) -> Section:
 
 def _calibration(result: Evaluation) -> Section:
     bins = [(b.low, b.high, b.count, b.confidence, b.accuracy) for b in result.reliability]
-    return section("Can its probabilities be believed", "calibration", "classifier/calibration.html", result=result,
-                   picture=draw.reliability(bins), calibration=result.calibration, refused=result.refused,
-                   bounds=result.intervals["calibration_error"])
+    rows = [(f"{b.low:.0%} to {b.high:.0%}", f"{b.count:,}", f"{b.confidence:.1%}", f"{b.accuracy:.1%}")
+            for b in result.reliability if b.count]
+    return section("Can its probabilities be believed", "calibration", "classifier/calibration.html", rows=rows,
+                   picture=draw.reliability(bins), error=result.calibration_error, calibration=result.calibration,
+                   refused=result.refused, bounds=result.intervals["calibration_error"])
 
 
 def _training(run: Run, seen: Evaluation | None) -> Section:
@@ -161,7 +164,7 @@ def _data(notes: Sequence[str], counts: dict[str, np.ndarray], classes: Sequence
     rows = []
     if counts:
         order = np.argsort(counts["train"], kind="stable")[:MOST_CLASSES]
-        rows = [(classes[i], *(f"{of[i]:,}" for of in counts.values())) for i in order]
+        rows = [(clipped(classes[i], NAME), *(f"{of[i]:,}" for of in counts.values())) for i in order]
     few = int((counts["train"] < check.TINY).sum()) if counts else 0
     return section("The data", "data", "classifier/data.html", notes=notes, headings=("class", *counts), rows=rows,
                    shown=CLASSES, count=len(classes), few=few, tiny=check.TINY)

@@ -40,28 +40,29 @@ def explained(model: Model, result: Evaluation) -> tuple[list[Explained], str]:
         return [], "The images were given as numbers that the network reads; these cannot be shown."
     macs = sum(model.network.macs.values())
     most = int(min(max(BUDGET // (PASSES * max(macs, 1)), LEAST), MOST))
+    places = result.wrong[:most].tolist()
+    images = [np.asarray(result.images[place]) for place in places]
     try:
-        found = [_explained(model, result, int(place)) for place in result.wrong[:most]]
+        maps = _maps(model, images, result.answers.predicted[places].tolist())
     except (KernelError, NoKernels, ValueError) as e:
         return [], f"They cannot be explained here: {e}."
+    found = [
+        Explained(name_of(result, place), result.answer(place), draw.image(thumbnail(images[i], SIDE)),
+                  [_picture(images[i], each[i]) for each in maps], *_agreement([each[i] for each in maps]))
+        for i, place in enumerate(places)
+    ]
     return found, "" if len(found) == min(len(result.wrong), MOST) else (
         f"The network is large: only {len(found)} are explained. pellucid explain MODEL IMAGE explains any one.")
 
 
-def _explained(model: Model, result: Evaluation, place: int) -> Explained:
-    image, told = np.asarray(result.images[place]), result.answer(place)
-    maps = _maps(model, image, told["predicted"])
-    small = thumbnail(image, SIDE)
-    pictures = [(METHODS[m.method], draw.overlay(small, shrunk(m.values, small.shape[:2]))) for m in maps]
-    return Explained(name_of(result, place), told, draw.image(small), pictures, *_agreement(maps))
-
-
-def _maps(model: Model, image: np.ndarray, target: str) -> list[Map]:
-    """Up to two maps of why the answer was the target. Raises ValueError where no method can make one."""
+def _maps(model: Model, images: list[np.ndarray], targets: list[int]) -> list[list[Map]]:
+    """By up to two methods, a map of each image, of why the answer was its target. Raises ValueError where no method
+    can make them."""
     found, refused = [], None
-    for name in METHODS:
+    for name in METHODS:  # one after the other: each computes with plans of its own, of which few are kept
         try:
-            found.append(explain.METHODS[name](model, image, target))
+            found.append([explain.METHODS[name](model, image, target)
+                          for image, target in zip(images, targets, strict=True)])
         except ValueError as e:
             refused = e
         if len(found) == 2:
@@ -69,6 +70,12 @@ def _maps(model: Model, image: np.ndarray, target: str) -> list[Map]:
     if not found:
         raise refused
     return found
+
+
+def _picture(image: np.ndarray, m: Map) -> tuple[str, draw.Picture]:
+    """What a map is called, and the map over its image."""
+    small = thumbnail(image, SIDE)
+    return METHODS[m.method], draw.overlay(small, shrunk(m.values, small.shape[:2]))
 
 
 def shrunk(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
