@@ -112,7 +112,7 @@ def test_images_seen_in_training_are_left_out(tmp_path):
     assert len(seen) == len(parts.train) + len(parts.validation)
     more = save("more.npz", np.concatenate([new, images]), np.concatenate([new_labels, labels]))
     part, result = evaluation.evaluate_on(run.model, more, seen=seen)
-    assert part.endswith("all images but 90 that the model has seen in training")
+    assert part.endswith("all images but 90 that the model has seen in training") and result.unseen
     expected = np.concatenate([np.arange(30), 30 + parts.test.indices])
     assert result.indices.tolist() == expected.tolist() and result.count == 60
     assert result.answers.labels.tolist() == np.concatenate([new_labels, labels])[expected].tolist()
@@ -123,7 +123,8 @@ def test_images_seen_in_training_are_left_out(tmp_path):
     old = save("old.npz", parts.train.images, parts.train.labels)
     with pytest.raises(ValueError, match="has seen each of them in training"):
         evaluation.evaluate_on(run.model, old, seen=seen)
-    assert "not told" in evaluation.evaluate_on(run.model, more)[0]
+    part, result = evaluation.evaluate_on(run.model, more)
+    assert "not told" in part and not result.unseen
     # On its own data the split alone decides; of another run's model the folder knows nothing.
     assert evaluation.evaluate_on(run.model, first, seen=seen)[1].count == 30
     assert RunFolder(run.folder).read_seen({**run.model.record, "split_digest": "another"}) is None

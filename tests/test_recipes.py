@@ -84,6 +84,21 @@ class TestRecipes:
         assert widths == sorted(widths) and widths[0] == 16 and widths[2] == 64
         assert "width 64" in " ".join(chosen.value.args[0].notes)
 
+    def test_time_that_is_reserved_is_not_trained_in(self, data, monkeypatch):
+        class Enough(Exception):
+            pass
+
+        def stop(setup, folder):
+            raise Enough(setup)
+
+        monkeypatch.setattr("pellucid.training.fit.measure", lambda *arguments: plan.Pace(0.01, 0.0, 0.0))
+        steps = []
+        for reserve in (0.0, 10.0, 1000.0):
+            with pytest.raises(Enough) as chosen:
+                fit(small(), data, time=100, reserve=reserve, batch_size=16, out=False, on_start=stop)
+            steps.append(chosen.value.args[0].plan.steps)
+        assert 0.87 < steps[1] / steps[0] < 0.93 and 0.77 < steps[2] / steps[0] < 0.83  # a fifth at most
+
     def test_effort_is_in_epochs(self, data):
         assert [plan.plan(60_000, effort=effort).epochs for effort in (0.5, 1.0, 3.0)] == [2, 5, 15]
         assert fit(small(), data, recipe="fast", batch_size=64, out=False, patience=0).setup.plan.epochs == 30

@@ -120,6 +120,7 @@ def test_an_interrupted_run_is_reported_by_its_validation_images(tmp_path):
     again = pellucid.fit(data=(images, labels), out=tmp_path / "run", resume=True, command=["pellucid", "again"])
     text = Page(report.of_run(again)).text
     assert "never seen" in text and "pellucid again" in text
+    assert evaluation.evaluate_part(again.model, again.parts, "train", 7).count == 7
     # Of a run that was complete already, the test is computed again.
     once_more = pellucid.fit(data=(images, labels), out=tmp_path / "run", resume=True)
     assert once_more.evaluation is None and f"{again.test_accuracy:.2%}" in Page(report.of_run(once_more)).text

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .model import Model
     from .training.fit import Run
 
-RESERVE = 2.0  # seconds that writing a report may take of the time that training is given
+RESERVE = 1.5  # seconds that writing a report may take of the time that training is given
 
 
 def check_report(path: str | None, wanted: bool, *inputs: str) -> None:

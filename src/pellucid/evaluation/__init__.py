@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -47,12 +48,13 @@ def evaluate_part(model: Model, parts: Split, part: str, most: int | None = None
     `most`, on so many at equal distances."""
     from ..data.arrays import spread
 
-    all_of_it, files = getattr(parts, part), parts.files(part)
-    if most is None or len(all_of_it) <= most:
-        return evaluate(model, all_of_it.images, all_of_it.labels, files=files, indices=all_of_it.indices)
-    chosen = spread(len(all_of_it), most)
-    return evaluate(model, all_of_it.images[chosen], all_of_it.labels[chosen],
-                    files=files and [files[i] for i in chosen], indices=all_of_it.indices[chosen])
+    whole, files = getattr(parts, part), parts.files(part)
+    images, labels, indices = whole.images, whole.labels, whole.indices
+    if most is not None and len(whole) > most:
+        chosen = spread(len(whole), most)
+        images, labels, indices = images[chosen], labels[chosen], indices[chosen]
+        files = files and [files[i] for i in chosen]
+    return replace(evaluate(model, images, labels, files=files, indices=indices), unseen=part == "test")
 
 
 def score(
@@ -112,7 +114,8 @@ def evaluate_on(
         elif "data_digest" in model.record and not dataset.has_test:
             part += "; it is not told which of them the model was trained on, if any"
     files = pictures and tuple(pictures.files if indices is None else [pictures.files[i] for i in indices])
-    return part, evaluate(model, images, matched(labels, dataset.classes, model.classes), files=files, indices=indices)
+    result = evaluate(model, images, matched(labels, dataset.classes, model.classes), files=files, indices=indices)
+    return part, replace(result, unseen=indices is not None)  # then those that were seen are left out
 
 
 def matched(labels: np.ndarray, names: list[str], classes: list[str]) -> np.ndarray:

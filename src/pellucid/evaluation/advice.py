@@ -15,9 +15,10 @@ from ..data.check import TINY
 from ..texts import called, number
 from .scores import Evaluation
 
-PAIR, PAIR_SHARE = 3, 0.1  # mistakes between two classes, and their share of all mistakes
+PAIR, PAIR_SHARE = 3, 0.05  # mistakes between two classes, and their share of all mistakes
 WEAK, WEAK_BY = 3, 0.1  # mistakes of a class, and how far its recall lies below the accuracy
 DISPUTED, IMPROBABLE = 3, 0.1  # labels that are disputed confidently and at most so probable, in shares of chance
+JUDGE = 0.8  # of the images a model must recognise before it can doubt labels
 GAP = 0.05  # of the training images so much more are right
 LEARNED = 0.9  # of the training images less are right
 UNCALIBRATED = 0.04  # the calibration error is at least that, by the lower end of its interval
@@ -49,10 +50,21 @@ def advise(
     Where more is known: `seen`, the evaluation of the same model on images that it was trained on; `counts`, the number
     of training images of each class; how many groups of copies stand `in_two_classes`.
     """
-    found = [*_pair(result), *_few(result, counts), *_weak(result, counts), *_labels(result, seen),
+    found = [*_guesses(result), *_pair(result), *_few(result, counts), *_weak(result, counts), *_labels(result, seen),
              *_fit(result, seen), *_copies(in_two_classes), *_sure(result), *_refused(result), *_rough(result),
              *_absent(result)]
     return sorted(found, key=lambda advice: -advice.images)
+
+
+def _guesses(result: Evaluation) -> Iterator[Advice]:
+    """No better than one that never looks at an image."""
+    common = max(result.classes, key=lambda c: c.count)
+    share = common.count / result.count
+    if result.intervals["accuracy"][0] <= share < 1:
+        yield Advice("guessing", f"It is hardly better than naming always {called(common.name)}, which would be right "
+                     f"for {share:.1%}", "Do these labels belong to these images, and are these like the images that "
+                     "it was trained on, in colours, size and crop? Else it has not learned yet: train longer, or with "
+                     "more images.", result.count - result.correct)
 
 
 def _pair(result: Evaluation) -> Iterator[Advice]:
@@ -101,7 +113,7 @@ def _weak(result: Evaluation, counts: Sequence[int] | None) -> Iterator[Advice]:
 def _labels(result: Evaluation, seen: Evaluation | None) -> Iterator[Advice]:
     """Labels that the model contradicts with all its weight."""
     count = sum(len(surely_disputed(part)) for part in (result, seen) if part is not None)
-    if count >= DISPUTED:
+    if count >= DISPUTED and result.accuracy >= JUDGE:
         yield Advice("labels", f"{count:,} labels may be wrong: the model is sure of another class, and gives the "
                      "label less than a tenth of what guessing would",
                      "Look at them and correct those that are wrong: a wrong label spoils training and the figures.",
@@ -122,10 +134,10 @@ def _fit(result: Evaluation, seen: Evaluation | None) -> Iterator[Advice]:
     gap, bounds = seen.accuracy - result.accuracy, result.intervals["accuracy"]
     if gap >= GAP and seen.accuracy > bounds[1]:
         yield Advice("overfitting", f"It recognises {seen.accuracy:.1%} of the images that it was trained on, but "
-                     f"{result.accuracy:.1%} of others: it has learned much by heart",
+                     f"{result.accuracy:.1%} of others: what lies between is learned by heart",
                      "More training images help most; next --recipe best, or stronger changes to the images (--shift, "
                      "--mirror, --cutout).", round(gap * result.count))
-    elif seen.accuracy < LEARNED:
+    if seen.accuracy < LEARNED:
         yield Advice("underfitting",
                      f"Even of the images that it was trained on it recognises only {seen.accuracy:.1%}",
                      "Train longer (--resume with --epochs +N), with a larger network (--recipe best) or larger "

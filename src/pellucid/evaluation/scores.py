@@ -57,7 +57,8 @@ class Evaluation:
     the mean of -ln(probability given to the true class), in nats. `confusion[i, j]` counts images of class i that were
     taken for class j. `answers` says what each image was taken for, `files` the images' names where they have any,
     `indices` where each stands in its data set, `images` the images themselves where they were given; `calibration` is
-    the model's. Further figures are computed when they are asked for.
+    the model's; `unseen` says that the model is known never to have seen the images. Further figures are computed when
+    they are asked for.
     """
 
     count: int
@@ -70,6 +71,7 @@ class Evaluation:
     indices: np.ndarray | None = None
     images: np.ndarray | None = None
     calibration: Calibration | None = None
+    unseen: bool = False
 
     @property
     def accuracy(self) -> float:

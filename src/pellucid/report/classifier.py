@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -30,9 +31,9 @@ SEEN, LEAST_SEEN, BUDGET = 2000, 100, 1e11  # training images asked about, and m
 CLASSES, MOST_CLASSES = 20, 1000  # rows of a table of classes that are shown, and that can be opened
 NAME = 40  # characters of a class's name in a table
 # The section that shows a weak point.
-SECTIONS = {"pair": "classes", "few": "data", "weak": "classes", "labels": "labels", "overfitting": "training",
-            "underfitting": "training", "copies": "data", "calibration": "calibration", "refused": "calibration",
-            "rough": "classes", "absent": "classes", "interrupted": "training"}
+SECTIONS = {"interrupted": "training", "guessing": "classes", "pair": "classes", "few": "data", "weak": "classes",
+            "labels": "labels", "overfitting": "training", "underfitting": "training", "copies": "data",
+            "calibration": "calibration", "refused": "calibration", "rough": "classes", "absent": "classes"}
 
 
 def of_run(run: Run) -> str:
@@ -57,8 +58,8 @@ def of_run(run: Run) -> str:
     where = "test images, which training never saw" if part == "test" else "validation images"
     others = [_training(run, seen), network(model.network), _data(setup.notes, counts, parts.classes),
               origin.of_run(run)]
-    return _page(f"{setup.network_name}, trained on {setup.data}", f"{number(result.count, 'image')}: the {where}",
-                 model, result, points, seen, part == "test", facts, others)
+    title = f"{setup.network_name}, trained on {Path(setup.data).name or setup.data}"
+    return _page(title, f"{number(result.count, 'image')}: the {where}", model, result, points, seen, facts, others)
 
 
 def of_evaluation(
@@ -68,13 +69,12 @@ def of_evaluation(
     """The report of an evaluation, as `of_run`'s. `part` says in words on which images it was made, as `evaluate_on`
     does, `name` what the model is called, `notes` what is to be known of the data."""
     on = f"{number(result.count, 'image')}" + f": {part}" * bool(part)
-    unseen = "test images" in part or "has seen in training" in part
-    return _page(f"{name} on {part.partition(',')[0] or 'images'}", on, model, result, advise(result), None, unseen, [],
+    return _page(f"{name} on {part.partition(',')[0] or 'images'}", on, model, result, advise(result), None, [],
                  [network(model.network), _data(notes, {}, []), origin.of_evaluation(model, command)])
 
 
 def _page(
-    title: str, on: str, model: Model, result: Evaluation, points: list[Advice], seen: Evaluation | None, unseen: bool,
+    title: str, on: str, model: Model, result: Evaluation, points: list[Advice], seen: Evaluation | None,
     facts: list[tuple[str, str]], others: list[Section],
 ) -> str:
     """What both reports have: the first screen, classes, mistakes, calibration and labels; then the other sections."""
@@ -91,7 +91,7 @@ def _page(
         ("parameters", f"{model.network.parameter_count:,}"),
     ]
     links = [f"#{cells.anchors.get(p.cell, SECTIONS[p.rule])}" for p in points]
-    top = render("classifier/summary.html", on=on, said=sentences.verdict(result, unseen), facts=known,
+    top = render("classifier/summary.html", on=on, said=sentences.verdict(result), facts=known,
                  points=list(zip(points, links, strict=True))[:ADVICE], otherwise=sentences.unless_found(result))
     return page(title, [
         _classes(result, cells), _mistakes(result, mistakes, left_out), _calibration(result),

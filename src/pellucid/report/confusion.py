@@ -8,6 +8,7 @@ import numpy as np
 
 from .. import draw
 from ..evaluation import Evaluation
+from ..evaluation.scores import CONFUSED_PAIRS
 from ..texts import clipped, number
 from .pictures import Album, Shown
 
@@ -40,6 +41,9 @@ def confusion(result: Evaluation, album: Album) -> Confusion:
     """The matrix of the classes that fit, whose cells lead to their pictures as long as there is room for these."""
     wrong = result.confusion - np.diag(np.diag(result.confusion))
     mistakes = wrong.sum(axis=0) + wrong.sum(axis=1)
+    # The pairs that are confused most are always there.
+    first = np.unique(np.unravel_index(np.argsort(-wrong, axis=None, kind="stable")[:CONFUSED_PAIRS], wrong.shape))
+    mistakes[first] += mistakes.sum()
     chosen = np.sort(np.argsort(-mistakes, kind="stable")[:CLASSES])
     places = {cell: p for cell, p in result.cells().items() if cell[0] in chosen and cell[1] in chosen}
     # Cells with most mistakes first, then the diagonal; the mistakes of one class together.

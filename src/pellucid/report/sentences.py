@@ -9,12 +9,9 @@ from ..training.progress import percent
 SURE = 0.9  # probability from which an answer counts as sure
 
 
-def verdict(result: Evaluation, unseen: bool) -> list[str]:
-    """How good it is, against what, on what it is good and bad, and how far its probabilities can be believed.
-
-    `unseen`: whether it is known that the model has never seen these images.
-    """
-    of = "that it has never seen " if unseen else ""
+def verdict(result: Evaluation) -> list[str]:
+    """How good it is, against what, on what it is good and bad, and how far its probabilities can be believed."""
+    of = "that it has never seen " if result.unseen else ""
     low, high = result.intervals["accuracy"]
     said = [f"It recognises {percent(result.accuracy)} of the images {of}({result.correct:,} of {result.count:,}). On "
             f"other images of the same kind, expect between {low:.1%} and {high:.1%}."]

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from ..texts import clipped, printable
 
@@ -67,8 +67,13 @@ def _environment() -> Environment:
                               trim_blocks=True, lstrip_blocks=True, finalize=_shown)
     environment.globals["style"] = Markup((folder / "style.css").read_text(encoding="utf-8"))
     environment.tests["markup"] = lambda value: isinstance(value, Markup)
-    environment.filters |= {"svg": lambda picture: Markup(picture.svg), "clipped": clipped}
+    environment.filters |= {"svg": lambda picture: Markup(picture.svg), "clipped": clipped, "options": _options}
     return environment
+
+
+def _options(text: str) -> Markup:
+    """A text in which options of the command line, as --size, are set as code."""
+    return Markup(re.sub(r"--[a-z][a-z-]*", r"<code>\g<0></code>", escape(printable(text))))
 
 
 def _shown(value: object) -> object:

@@ -105,7 +105,7 @@ def fit(
     progress, loading, on_start: called with a `Progress` after every step; with the number of pictures read and their
         total, while they are read for the first time; with the settings and the run folder before training.
     command: the command line, kept in config.json, where those that resumed the run are, too.
-    reserve: seconds of `time` that are kept free for what is to follow.
+    reserve: seconds of `time` that are kept free for what is to follow, up to a fifth of it.
 
     Ctrl-C ends the run after the current step; the result says `interrupted`, and all is saved for `resume`. A second
     one raises KeyboardInterrupt; that and errors in `progress` pass on after saving. Raises Diverged, after saving the
