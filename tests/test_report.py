@@ -170,6 +170,10 @@ def test_what_cannot_be_shown_is_said():
     model = pellucid.Model(net, seed=1, classes=CLASSES)  # it takes no pictures
     page = Page(report.of_evaluation(model, evaluation.evaluate(model, (images / 255).astype(np.float32), labels)))
     assert not [i for i in page.ids if i.startswith(("cell-", "mistake-"))] and "cannot be shown" in page.text
+    mixed = evaluation.score(np.roll(np.eye(3), 1, axis=1)[labels] * 9, labels, CLASSES)
+    page = Page(report.of_evaluation(model, mixed, "some/where/shapes.npz, all images"))
+    assert any("use larger pictures (--size)" in item for item in page.items)
+    assert page.headings[0] == ("h1", "model on shapes.npz")
     perfect = evaluation.score(np.eye(3)[labels] * 9, labels, CLASSES)
     page = Page(report.of_evaluation(model, perfect))
     assert "Nothing: all 60 are right" in page.text and "No label is disputed" in page.text

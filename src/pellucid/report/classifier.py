@@ -69,7 +69,8 @@ def of_evaluation(
     """The report of an evaluation, as `of_run`'s. `part` says in words on which images it was made, as `evaluate_on`
     does, `name` what the model is called, `notes` what is to be known of the data."""
     on = f"{number(result.count, 'image')}" + f": {part}" * bool(part)
-    return _page(f"{name} on {part.partition(',')[0] or 'images'}", on, model, result, advise(result), None, [],
+    data = Path(part.partition(",")[0]).name or "images"
+    return _page(f"{name} on {data}", on, model, result, advise(result), None, [],
                  [network(model.network), _data(notes, {}, []), origin.of_evaluation(model, command)])
 
 

@@ -73,7 +73,7 @@ def _environment() -> Environment:
 
 def _options(text: str) -> Markup:
     """A text in which options of the command line, as --size, are set as code."""
-    return Markup(re.sub(r"--[a-z][a-z-]*", r"<code>\g<0></code>", escape(printable(text))))
+    return Markup(re.sub(r"--[a-z][a-z-]*", r"<code>\g<0></code>", str(escape(printable(text)))))
 
 
 def _shown(value: object) -> object:
