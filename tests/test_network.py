@@ -315,8 +315,8 @@ def test_zoo_names_and_errors():
     assert {"lenet", "mlp"} <= set(zoo.names()) and zoo.names() == sorted(zoo.names())
     with pytest.raises(ValueError, match="'alexnot'; there are .*lenet"):
         zoo.build("alexnot")
-    with pytest.raises(ValueError, match="lenet has no option depth; it has none"):
-        zoo.build("lenet", depth=3)
+    with pytest.raises(ValueError, match="lenet5 has no option depth; it has none"):
+        zoo.build("lenet5", depth=3)
     with pytest.raises(ValueError, match="mlp has no option size; it has hidden"):
         zoo.build("mlp", size=3)
     with pytest.raises(ValueError, match="hidden must be a list"):

@@ -59,6 +59,11 @@ class Part:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def take(self, rows: np.ndarray) -> Part:
+        """Some of the part's images, by their places in it."""
+        images = Rows(self.images, rows) if isinstance(self.images, Rows) else self.images[rows]
+        return Part(images, self.labels[rows], self.indices[rows])
+
 
 @dataclass(frozen=True, eq=False)
 class Dropped:

@@ -1,0 +1,88 @@
+"""Single networks trained on chosen images for a planned number of steps, by the loop of `fit`."""
+
+from __future__ import annotations
+
+import time as clock
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from .. import data as datasets
+from ..model import Model
+from ..training import engines, recipes
+from ..training import plan as planning
+from ..training.augment import Augmentation
+from ..training.progress import Progress
+from ..training.setup import Setup, facts, prepare
+from ..training.trainer import Run, Trainer, measure
+
+MEASURE = 0.3  # seconds that a network is timed
+UNTOUCHED = Augmentation(0)
+
+Follow = Callable[[str, int, int], object]  # told what is done, how much of it, and how much there is
+
+
+@dataclass(frozen=True)
+class Style:
+    """How networks are trained: whether images are changed, labels smoothed and weights averaged and weighted."""
+
+    changes: Augmentation = UNTOUCHED
+    label_smoothing: float = 0.0
+    averaging: bool = False
+    balance: bool | None = False
+
+
+def nested(labels: np.ndarray, groups: np.ndarray, seed: int) -> np.ndarray:
+    """An order of the images such that the first n of it are stratified, for any n, and those of fewer are among those
+    of more. Of every class one stands at the beginning; images of one group stand together as far as classes allow."""
+    rng = np.random.default_rng((seed, len(labels)))
+    _, group = np.unique(groups, return_inverse=True)
+    order = np.lexsort((group, rng.permutation(group.max() + 1)[group]))  # groups in a random order
+    place = np.empty(len(labels))
+    for label in np.unique(labels):
+        mine = order[labels[order] == label]
+        place[mine] = (np.arange(len(mine)) + rng.uniform(0, 1, len(mine))) / len(mine)
+        place[mine[0]] = -1 + rng.uniform(0, 1)
+    return np.argsort(place, kind="stable")
+
+
+def setup_of(network, dataset: datasets.Dataset, parts: datasets.Split, plan: planning.Plan, seed: int,
+             style: Style) -> Setup:
+    """The settings of a run, as `fit` makes them; the network is a Network, a name or (name, options)."""
+    weights, _ = recipes.class_weights(parts.train.labels, dataset.classes, style.balance)
+    return prepare(network, dataset, plan, facts(dataset, parts, None), seed=seed, source=None, optimizer=None,
+                   lr=None, label_smoothing=style.label_smoothing, changes=style.changes, class_weights=weights,
+                   notes=[], averaging=style.averaging, tta=None, patience=0, begin=None, recipe=None)
+
+
+def train(setup: Setup, parts: datasets.Split, progress: Callable[[Progress], None] | None = None
+          ) -> tuple[Run, Model]:
+    """Train; returns the run, which keeps the best weights by validation, and the model with those of the last step.
+
+    As `fit`, it says `interrupted` after Ctrl-C and raises Diverged.
+    """
+    trainer = Trainer(setup, parts, progress, engines.choose())
+    trainer.begin(None)
+    return trainer.run({}, None), trainer.model
+
+
+def pace(setup: Setup, parts: datasets.Split) -> planning.Pace:
+    """How fast a network trains here."""
+    return measure(setup, parts, engines.choose(), MEASURE)
+
+
+def seconds(paces: Sequence[planning.Pace], plan: planning.Plan) -> float:
+    """How long runs by one plan take, of networks with these paces."""
+    return sum(p.step * plan.steps + p.epoch * plan.epochs + p.end for p in (p.at(plan.batch_size) for p in paces))
+
+
+def left(ends: float) -> float:
+    """Seconds to plan with until `ends`, of a clock that `time.perf_counter` reads."""
+    return planning.TIME_SHARE * (ends - clock.perf_counter())
+
+
+def late(began: float, done: int, ends: float | None) -> bool:
+    """Whether the next seed would end too late, by the time that those done took since `began`. Two are always done."""
+    now = clock.perf_counter()
+    return ends is not None and done >= 2 and now + (now - began) / done > ends
