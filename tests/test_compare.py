@@ -68,8 +68,11 @@ def test_files(compared):
     with open(out / "gradients.csv", newline="") as file:
         gradients = list(csv.DictReader(file))
     assert len(gradients) == sum(len(r.gradients) for r in made.results)
-    assert sorted(p.name for p in out.iterdir()) == ["compare.csv", "compare.svg", "gradients.csv", "lenet-0",
-                                                     "lenet-1", "mlp-0", "mlp-1"]
+    assert sorted(p.name for p in out.iterdir()) == [
+        "compare.csv", "compare.svg", "gradients-end.svg", "gradients-start.svg", "gradients.csv", "lenet-0", "lenet-1",
+        "mlp-0", "mlp-1"]
+    for when, picture in made.gradient_pictures().items():
+        assert (out / f"gradients-{when}.svg").read_text() == picture.svg
     assert (out / "compare.svg").read_text() == made.svg()
     assert (out / "lenet-1" / "best.safetensors").is_file()
 

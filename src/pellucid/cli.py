@@ -14,7 +14,8 @@ from typing import Annotated
 import typer
 
 from . import (
-    cli_compare,  # noqa: F401  they add their commands
+    cli_capacity,  # noqa: F401  they add their commands
+    cli_compare,  # noqa: F401
     cli_data,  # noqa: F401
     cli_exchange,  # noqa: F401
     cli_report,

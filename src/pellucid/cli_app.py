@@ -19,6 +19,7 @@ Pellucid: convolutional networks you can see through.
   pellucid evaluate MODEL DATA  say how good a model is, class by class
   pellucid predict MODEL PATH   say what is in an image
   pellucid compare NET NET      train networks side by side
+  pellucid capacity DATA        measure overfitting, and whether more images would help
   pellucid data check DATA      find what is wrong with labelled images
   pellucid data labels DATA     list images whose label is probably wrong
   pellucid summary NET          list a network's layers, sizes and costs

@@ -68,10 +68,10 @@ def _item(item: Item, most: int) -> str:
     return f"{names}: {printable(item.note)}" if item.note else names
 
 
-def display(stream: TextIO | None) -> Lines | Live:
+def display(stream: TextIO | None, interval: float = 2.0) -> Lines | Live:
     """The display that suits the stream (None: there is none, and nothing shows); call it as `check` calls progress."""
     stream = Forgiving(stream)
-    return Live(stream) if stream.isatty() else Lines(stream)
+    return Live(stream) if stream.isatty() else Lines(stream, interval)
 
 
 class Lines(progress.Lines):

@@ -7,6 +7,7 @@ all its remedies makes of it.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import time as clock
 from collections.abc import Callable, Sequence
@@ -20,7 +21,7 @@ from ..network import Network
 from ..training import plan as planning
 from ..training.step import Diverged
 from . import trials
-from .fitting import BEST, OVER, UNDER, Verdict, interval, judge
+from .fitting import BEST, OVER, UNDER, UNTOLD, Verdict, interval, judge
 from .trials import Follow
 
 # Units of both hidden layers of `mlp`, and filters of the first of `lenet`: four times as wide each time.
@@ -185,8 +186,11 @@ def _of_family(family: str, rows: list[Row], seeds: int) -> list[str]:
                 f"{d.interval[1]:.3g}).")
     if seeds == 1:
         said.append("With one seed it cannot be told which of the others overfit or underfit.")
-    elif not any(row.verdict.word == OVER for row in rows):
-        said.append(f"None of the {family} networks overfits by being larger, as far as {seeds} seeds tell.")
+    else:
+        if not any(row.verdict.word == OVER for row in rows):
+            said.append(f"No {family} network is seen to overfit by being larger.")
+        if untold := [row.name for row in rows if row.verdict.word == UNTOLD]:
+            said.append(f"Of {_listed(untold)} {seeds} seeds do not tell.")
     for row in rows:
         if row.rise > RISES * row.least_validation_loss and row.rise_interval and row.rise_interval[0] > 0:
             said.append(f"{row.name} overfits by being trained longer: its validation loss rises from "
@@ -196,13 +200,13 @@ def _of_family(family: str, rows: list[Row], seeds: int) -> list[str]:
         missed = ", ".join(f"{1 - row.validation_accuracy:.1%}" for row in known)
         said.append(f"{_listed([row.name for row in known])} know{'s' * (len(known) == 1)} the training images by heart"
                     f" (more than 99.9% right) and miss{'es' * (len(known) == 1)} {missed} of those in validation.")
-    return said
+    return [text[0].upper() + text[1:] for text in said]
 
 
 def _beside(found: dict, rows: dict[str, Row]) -> str:
     dense, conv = rows[found["dense"]], rows[found["convolutional"]]
-    text = (f"{conv.name} ({conv.parameters:,} parameters) is right on {conv.validation_accuracy:.1%} of the "
-            f"validation images, {dense.name} ({dense.parameters:,}) on {dense.validation_accuracy:.1%}")
+    text = (f"{conv.name.capitalize()} ({conv.parameters:,} parameters) is right on {conv.validation_accuracy:.1%} of "
+            f"the validation images, {dense.name} ({dense.parameters:,}) on {dense.validation_accuracy:.1%}")
     if found["interval"] is None:
         return text + "; one seed does not tell whether that is chance."
     low, high = (100 * bound for bound in found["interval"])
@@ -254,7 +258,9 @@ def study(dataset: datasets.Dataset, *, ends: float | None = None, epochs: int |
     chosen, left_out = candidates(dataset.input_shape, len(dataset.classes), widths)
     if not chosen:
         raise ValueError(f"{dataset.name}: none of the networks can be built: {left_out[0][1]}")
+    dataset = trials.digested(dataset)
     parts = datasets.split(dataset, 0)
+    of_seed = functools.lru_cache(1)(lambda seed: reduced(datasets.split(dataset, seed), images, seed))
     available = len(parts.train)
     images = None if images is None else planning.whole("images", images, len(dataset.classes), available)
     if ends is None or epochs is not None and images is not None:
@@ -267,14 +273,14 @@ def study(dataset: datasets.Dataset, *, ends: float | None = None, epochs: int |
     try:
         for i, (seed, candidate) in enumerate(itertools.product(range(seeds), chosen)):
             if candidate is chosen[0] and trials.late(began, seed, ends):
-                made.notes.append(f"There was time for {seed} of {seeds} seeds.")
+                made.notes.append(f"There was time for {seed} of {seeds} seeds of the growing networks.")
                 break
             if candidate.name in (name for name, _ in made.left_out):
                 continue
             what = f"{candidate.name}, seed {seed} ({i + 1} of {count})"
-            mine = reduced(datasets.split(dataset, seed), images, seed)
             try:
-                trial = _trial(candidate, dataset, mine, plan, seed, lambda p, what=what: follow(what, p.step, p.steps))
+                trial = _trial(candidate, dataset, of_seed(seed), plan, seed,
+                               lambda p, what=what: follow(what, p.step, p.steps))
             except Diverged as e:
                 made.left_out.append((candidate.name, str(e)))
                 continue

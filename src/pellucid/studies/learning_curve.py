@@ -11,6 +11,7 @@ in a choice: they are what is measured with.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import time as clock
 from collections.abc import Callable, Sequence
@@ -193,11 +194,9 @@ def study(dataset: datasets.Dataset, *, network: Network | str | None = None, en
     """
     seeds, sizes = planning.whole("seeds", seeds, 1, 1000), planning.whole("sizes", sizes, 2, 20)
     follow, done = progress or (lambda *_: None), done or (lambda _: None)
-    parts = datasets.split(dataset, 0)
-    available, least = len(parts.train), max(LEAST_IMAGES, LEAST_OF_CLASS * len(dataset.classes))
-    if available < 2 * least:
-        raise ValueError(f"{dataset.name}: a learning curve needs at least {2 * least} training images, got "
-                         f"{available}; add images")
+    dataset = trials.digested(dataset)
+    parts, least = require_enough(dataset), _least(dataset)
+    available = len(parts.train)
     images = None if images is None else planning.whole("images", images, 2 * least, available)
     options = [network] if network is not None else recipes.networks(dataset.input_shape, recipes.RECIPES["fast"])
     chosen, largest, plan = _planned(options, dataset, parts, ends, steps, images, sizes, seeds, follow)
@@ -206,16 +205,21 @@ def study(dataset: datasets.Dataset, *, network: Network | str | None = None, en
     commonest = np.bincount(parts.test.labels).max() / len(parts.test)
     made = LearningCurve(name, built.parameter_count, available, float(1 - commonest), counts, plan.steps,
                          plan.batch_size)
+
+    @functools.lru_cache(1)
+    def of_seed(seed: int) -> tuple[datasets.Split, np.ndarray, trials.Style]:
+        mine = datasets.split(dataset, seed)
+        order = trials.nested(mine.train.labels, mine.groups[mine.train.indices], seed)
+        return mine, order, _style(mine, dataset, seed)
+
     began = clock.perf_counter()
     try:
         for i, (seed, count) in enumerate(itertools.product(range(seeds), counts)):
             if count == counts[0] and trials.late(began, seed, ends):
-                made.notes.append(f"There was time for {seed} of {seeds} seeds.")
+                made.notes.append(f"There was time for {seed} of {seeds} seeds of the learning curve.")
                 break
             what = f"{count:,} images, seed {seed} ({i + 1} of {seeds * len(counts)})"
-            mine = datasets.split(dataset, seed)
-            style = _style(mine, dataset, seed)
-            order = trials.nested(mine.train.labels, mine.groups[mine.train.indices], seed)
+            mine, order, style = of_seed(seed)
             part = replace(mine, train=mine.train.take(np.sort(order[:count])))
             setup = trials.setup_of(chosen, dataset, part, _plan(len(part.train), plan), seed, style)
             try:
@@ -233,6 +237,20 @@ def study(dataset: datasets.Dataset, *, network: Network | str | None = None, en
     except KeyboardInterrupt:
         made.interrupted = True
     return made
+
+
+def require_enough(dataset: datasets.Dataset) -> datasets.Split:
+    """The parts of the data set with the seed 0. Raises ValueError unless training images are enough for two sizes."""
+    parts, least = datasets.split(dataset, 0), _least(dataset)
+    if len(parts.train) < 2 * least:
+        raise ValueError(f"{dataset.name}: a learning curve needs at least {2 * least} training images, got "
+                         f"{len(parts.train)}; add images")
+    return parts
+
+
+def _least(dataset: datasets.Dataset) -> int:
+    """How many images the smallest size has at least."""
+    return max(LEAST_IMAGES, LEAST_OF_CLASS * len(dataset.classes))
 
 
 def _sizes(largest: int, sizes: int, least: int) -> list[int]:
@@ -266,7 +284,7 @@ def _planned(options: Sequence, dataset: datasets.Dataset, parts: datasets.Split
     """The first of the networks for which there is time to use all images, or else the last; how many images that one
     has time for, and the plan of the largest size."""
     available, style = images or len(parts.train), _style(parts, dataset, 0)
-    least = max(LEAST_IMAGES, LEAST_OF_CLASS * len(dataset.classes))
+    least = _least(dataset)
 
     def usual(largest: int) -> planning.Plan:
         batch = planning.batch_size(_sizes(largest, sizes, least)[0])

@@ -13,10 +13,10 @@ import numpy as np
 from numpy.polynomial import Polynomial, legendre
 
 from ..training.plan import whole
-from .fitting import Verdict, judge
+from .fitting import BEST, UNTOLD, Verdict, judge
 
 CURVE = Polynomial([0.2, -0.5, 2.0])  # a parabola, on -1..1
-POINTS, NOISE, DRAWS = 15, 0.25, 200
+POINTS, NOISE, DRAWS = 12, 0.25, 200
 GRID = 201  # places at which fits are drawn
 
 
@@ -45,10 +45,22 @@ class Polynomials:
     curve: np.ndarray
     fits: np.ndarray
 
+    def words(self) -> list[str]:
+        """What the errors say, a sentence a degree."""
+        best = next(d for d in self.degrees if d.verdict.word == BEST)
+        said = [f"Degree {best.degree} fits best: mean squared error {best.train_error:.3f} in training and "
+                f"{best.validation_error:.3f} in validation, where the noise alone makes {self.noise**2:.3f}."]
+        for d in self.degrees:
+            if d is not best:
+                does = "cannot be told apart from it" if d.verdict.word == UNTOLD else d.verdict.word
+                said.append(f"Degree {d.degree} {does}: {d.train_error:.3f} in training, {d.validation_error:.3f} in "
+                            "validation.")
+        return said
+
     def to_json(self) -> dict:
         """Everything as plain numbers, lists and dicts."""
         return {
-            "points": self.points, "noise": self.noise, "draws": self.draws,
+            "points": self.points, "noise": self.noise, "draws": self.draws, "words": self.words(),
             "degrees": [asdict(d) for d in self.degrees], "x": self.x.tolist(), "y": self.y.tolist(),
             "grid": self.grid.tolist(), "curve": self.curve.tolist(), "fits": self.fits.tolist(),
         }

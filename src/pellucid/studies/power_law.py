@@ -14,9 +14,12 @@ from dataclasses import dataclass
 import numpy as np
 
 # The curves that count before any point is seen: exponents, and shares of the error at the largest n that would stay
-# for ever. That none stays, the form without a floor, counts as much as all floors together.
+# for ever. That none stays counts as much as ten of the others: then intervals hold as often as they say, with a floor
+# and without.
 EXPONENTS, FLOORS = np.linspace(0.02, 2, 100), np.linspace(0, 0.98, 50)
+BARE = 10
 SAMPLES = 4000
+FARTHEST = 3.0  # of the logarithm of a level from its mean, where two groups tell next to nothing of it
 LEVEL = 0.95
 LEAST = 3  # different n
 
@@ -56,7 +59,7 @@ def fit(n: Sequence[float], error: Sequence[float], group: Sequence[int], weight
     has a level of its own. About the curve, logarithms of errors scatter normally, with variance s^2 / weight. Levels
     and s are unknown, and integrated out (Gelman et al., "Bayesian data analysis", 2013, section 14.2), which leaves
     the sum of squares to the power -(points - groups) / 2 for each curve. Raises ValueError for fewer than 3 different
-    n.
+    n, and for groups of one point.
     """
     n, error, (_, group) = np.asarray(n, float), np.asarray(error, float), np.unique(group, return_inverse=True)
     weight = np.ones(len(n)) if weight is None else np.asarray(weight, float)
@@ -65,6 +68,8 @@ def fit(n: Sequence[float], error: Sequence[float], group: Sequence[int], weight
     if not len(n) == len(error) == len(group) == len(weight):
         raise ValueError(f"expected an error, a group and a weight for each of {len(n)} points, got {len(error)}, "
                          f"{len(group)} and {len(weight)}")
+    if len(n) <= group.max() + 1:
+        raise ValueError(f"a power law needs several points in a group, got {len(n)} in {group.max() + 1} groups")
     if not (np.isfinite(error).all() and min(error.min(), weight.min()) > 0):
         raise ValueError("errors and weights must be finite and above 0")
     member = (group[:, None] == np.arange(group.max() + 1)) * weight[:, None]  # (points, groups)
@@ -75,14 +80,15 @@ def fit(n: Sequence[float], error: Sequence[float], group: Sequence[int], weight
     gaps = np.log(error) - np.log(shape)
     levels = gaps @ (member / member.sum(axis=0))  # (curves, groups)
     squares = np.square(gaps - levels[:, group]) @ weight + 1e-12  # points may lie on a curve exactly
-    belief = np.exp(-free / 2 * (np.log(squares) - np.log(squares.min()))) * np.where(floor == 0, len(FLOORS) - 1, 1)
+    belief = np.exp(-free / 2 * (np.log(squares) - np.log(squares.min()))) * np.where(floor == 0, BARE, 1)
     rng = np.random.default_rng(seed)
     drawn = rng.choice(len(belief), SAMPLES, p=belief / belief.sum())
     if groups > 1:
         free, spread = groups - 1, levels[drawn].std(axis=1, ddof=1) / groups**0.5
     else:
         spread = np.sqrt(squares[drawn] / free / weight.sum())
-    level = np.exp(levels[drawn].mean(axis=1) + spread * rng.standard_t(free, SAMPLES))
+    off = np.clip(spread * rng.standard_t(free, SAMPLES), -FARTHEST, FARTHEST)
+    level = np.exp(levels[drawn].mean(axis=1) + off)
     return PowerLaw(int(largest), level, floor[drawn], exponent[drawn])
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time as clock
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from ..training import engines, recipes
 from ..training import plan as planning
 from ..training.augment import Augmentation
 from ..training.progress import Progress
-from ..training.setup import Setup, facts, prepare
+from ..training.setup import Setup, digest, facts, prepare
 from ..training.trainer import Run, Trainer, measure
 
 MEASURE = 0.3  # seconds that a network is timed
@@ -31,6 +31,11 @@ class Style:
     label_smoothing: float = 0.0
     averaging: bool = False
     balance: bool | None = False
+
+
+def digested(dataset: datasets.Dataset) -> datasets.Dataset:
+    """The same data set, whose digest is not computed again for each run."""
+    return replace(dataset, digest=digest(dataset))
 
 
 def nested(labels: np.ndarray, groups: np.ndarray, seed: int) -> np.ndarray:

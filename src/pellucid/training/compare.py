@@ -5,42 +5,22 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from .. import data as datasets
 from .. import distributed, files, zoo
+from ..draw import Picture
 from ..draw.scatter import Panel, scatter
-from ..model import Model
 from ..network import brief
-from ..optim import SGD
-from . import engines
+from . import gradients as gradients_at
 from .fit import fit
+from .gradients import Gradient
 from .plan import duration, whole
 from .progress import Progress
-from .setup import Setup
 from .trainer import Run
-from .whitening import whiten
-
-BATCHES = 4  # over which the norm of a gradient is averaged
-
-
-@dataclass(frozen=True)
-class Gradient:
-    """The Euclidean norm of the loss's gradient to all parameters of a layer: before training, and at its end.
-
-    It is the mean over a few batches of training images, as they come without changes. `depth` counts the layers with
-    parameters from the input on, from 1; `parameters` is how many the layer has.
-    """
-
-    layer: str
-    kind: str
-    depth: int
-    parameters: int
-    start: float
-    end: float
 
 
 @dataclass(frozen=True)
@@ -99,6 +79,16 @@ class Comparison:
                 ("time", "seconds trained for", "seconds"))
         ], "test accuracy").svg
 
+    def gradient_pictures(self) -> dict[str, Picture]:
+        """The norms over depth, "start" before training and "end" at its end: a curve a network, the geometric mean
+        over its seeds. Nothing where no gradients were measured."""
+        found = {name: [[g for g in r.gradients if gradients_at.weighted(g.kind)] for r in self.results
+                        if r.network == name and r.gradients] for name in self.networks}
+        titles = {"start": "before training", "end": "at the end of training"}
+        return {when: gradients_at.picture(
+            [(name, _means([[getattr(g, when) for g in run] for run in runs])) for name, runs in found.items() if runs],
+            f"Gradient at each layer, {title}") for when, title in titles.items() if any(found.values())}
+
     def to_json(self) -> dict:
         """Everything in plain numbers and texts."""
         return {"data": self.data, "budget": self.budget, "interrupted": self.interrupted, "networks": self.table(),
@@ -121,9 +111,9 @@ def compare(
 
     Of one seed all networks see the same split, in the same order; `epochs` or `time` is the budget of each of them.
     Networks take turns, so that after Ctrl-C the first seeds are complete: what is done is kept then. `gradients` also
-    measures the gradient at each layer. `out`, a new or empty folder, gets compare.csv, compare.svg, gradients.csv and
-    the folder of each run, <network>-<seed>. `progress` is called with the network, the seed and what `fit` says;
-    `loading` as by `data.load`.
+    measures the gradient at each layer. `out`, a new or empty folder, gets compare.csv, compare.svg, gradients.csv,
+    gradients-start.svg, gradients-end.svg and the folder of each run, <network>-<seed>. `progress` is called with the
+    network, the seed and what `fit` says; `loading` as by `data.load`.
 
     Raises ValueError for unknown networks, those that images do not fit, and settings that do not fit each other.
     """
@@ -168,7 +158,7 @@ def _result(run: Run, name: str, dataset: datasets.Dataset, gradients: bool) -> 
     network, measured = run.setup.network, ()
     if gradients:
         parts = datasets.split(dataset, run.setup.seed)
-        measured = gradient_norms(run.setup, parts.train, run.model)
+        measured = gradients_at.of_run(run.setup, parts.train, run.model)
     return Result(
         network=name, seed=run.setup.seed, parameters=network.parameter_count, macs=sum(network.macs.values()),
         test_accuracy=run.test_accuracy, validation_accuracy=run.best["validation_accuracy"], epochs=run.epochs,
@@ -176,40 +166,13 @@ def _result(run: Run, name: str, dataset: datasets.Dataset, gradients: bool) -> 
     )
 
 
-def gradient_norms(setup: Setup, train: datasets.Part, trained: Model) -> tuple[Gradient, ...]:
-    """The norms at each layer with parameters, of a new model as the run's was and of the trained one, which stays as
-    it is. Dropout drops as in the first steps of the run."""
-    network = setup.network
-    start = Model(network, setup.seed, preprocessing=setup.preprocessing)
-    whiten(start, train.images)
-    end = Model(network, None, preprocessing=setup.preprocessing)
-    end.load_parameters(trained.parameters)
-    norms = [_norms(setup, train, model) for model in (start, end)]
-    layers = [n for n in network.nodes if n.name in norms[0]]
-    return tuple(Gradient(n.name, type(n.layer).__name__, i, network.parameter_counts[n.name],
-                          norms[0][n.name], norms[1][n.name]) for i, n in enumerate(layers, 1))
-
-
-def _norms(setup: Setup, train: datasets.Part, model: Model) -> dict[str, float]:
-    """The mean norm of the gradient to each layer's parameters."""
-    # At a rate of zero a step moves no weights; what it does to running statistics, gradients while training ignore.
-    step = engines.choose().begin(model, replace(setup, optimizer=SGD(lr=0.0)))
-    size, norms = setup.plan.batch_size, {}
-    batches = range(min(BATCHES, len(train) // size))
-    for i in batches:
-        chosen = slice(i * size, (i + 1) * size)
-        step(train.images[chosen], train.labels[chosen])
-        of_layer: dict[str, float] = {}
-        for name, g in step.gradients().items():
-            layer = name.rpartition(".")[0]
-            of_layer[layer] = of_layer.get(layer, 0.0) + float(np.square(g, dtype=np.float64).sum())
-        for layer, square in of_layer.items():
-            norms[layer] = norms.get(layer, 0.0) + square**0.5 / len(batches)
-    return norms
+def _means(norms: list[list[float]]) -> np.ndarray:
+    """Geometric means over runs."""
+    return np.exp(np.log(np.maximum(norms, np.finfo(float).tiny)).mean(axis=0))
 
 
 def _write(folder: Path, made: Comparison, gradients: bool) -> None:
-    """compare.csv, compare.svg and gradients.csv, whole, with all that is there by now."""
+    """The tables and pictures, whole, with all that is there by now."""
     files.atomic_text(folder / "compare.svg", made.svg())
     columns = [name for name in Result.__dataclass_fields__ if name not in ("gradients", "folder")]
     with files.csv_file(folder / "compare.csv", columns) as write:
@@ -221,3 +184,5 @@ def _write(folder: Path, made: Comparison, gradients: bool) -> None:
             for result in made.results:
                 for gradient in result.gradients:
                     write([result.network, result.seed, *(getattr(gradient, name) for name in columns)])
+        for when, picture in made.gradient_pictures().items():
+            picture.save(folder / f"gradients-{when}.svg")
