@@ -29,6 +29,7 @@ WIDTHS = {"dense": (4, 16, 64, 256), "convolutional": (1, 4, 16, 64)}
 MOST_PARAMETERS = 10**7  # larger ones would take the time of all others
 ENOUGH, LEAST = 20, 5  # epochs that are hoped for, and without which there is nothing to see
 SMALLER = 0.8  # by which images are made fewer where there is no time for all
+LEAST_VALIDATION = 500  # images, where there are so many
 RISES = 0.1  # share of the least validation loss by which it rises, before that is worth a word
 FEW = 10  # images of a class, on average, below which training images are not reduced for the sake of time
 
@@ -268,7 +269,7 @@ def study(dataset: datasets.Dataset, *, ends: float | None = None, epochs: int |
         plan = planning.plan(images, epochs=epochs)
     else:
         images, plan = _within(ends, chosen, dataset, parts, seeds, epochs, images, follow)
-    made = Capacity(chosen, images, available, len(parts.validation), plan, left_out=left_out)
+    made = Capacity(chosen, images, available, _validation(parts, images), plan, left_out=left_out)
     began, count = clock.perf_counter(), len(chosen) * seeds
     try:
         for i, (seed, candidate) in enumerate(itertools.product(range(seeds), chosen)):
@@ -295,12 +296,22 @@ def study(dataset: datasets.Dataset, *, ends: float | None = None, epochs: int |
 
 
 def reduced(parts: datasets.Split, images: int, seed: int) -> datasets.Split:
-    """The parts with so many training images, stratified; validation is what stands in for the test, whose images are
-    of no use here."""
-    if images < len(parts.train):
-        order = trials.nested(parts.train.labels, parts.groups[parts.train.indices], seed)
-        parts = replace(parts, train=parts.train.take(np.sort(order[:images])))
-    return replace(parts, test=parts.validation)
+    """The parts with so many training images, and so many or the least number for validation, both stratified;
+    validation is what stands in for the test, whose images are of no use here."""
+    train, validation = (_some(part, parts.groups, count, seed) for part, count in (
+        (parts.train, images), (parts.validation, _validation(parts, images))))
+    return replace(parts, train=train, validation=validation, test=validation)
+
+
+def _some(part: datasets.Part, groups: np.ndarray, count: int, seed: int) -> datasets.Part:
+    if count >= len(part):
+        return part
+    return part.take(np.sort(trials.nested(part.labels, groups[part.indices], seed)[:count]))
+
+
+def _validation(parts: datasets.Split, images: int) -> int:
+    """How many images are enough in validation, beside which training on so many would else take no time."""
+    return min(len(parts.validation), max(images, LEAST_VALIDATION))
 
 
 def _trial(candidate: Candidate, dataset: datasets.Dataset, parts: datasets.Split, plan: planning.Plan, seed: int,
@@ -333,7 +344,10 @@ def _within(ends: float, chosen: list[Candidate], dataset: datasets.Dataset, par
     least = count if images else min(count, FEW * len(dataset.classes))
 
     def needs(plan: planning.Plan) -> float:
-        return seeds * trials.seconds(paces, plan)
+        some = _validation(parts, count)
+        of_one = [(pace, pace.epoch / len(parts.validation)) for pace in paces]  # seconds for an image in validation
+        return seeds * trials.seconds([replace(pace, epoch=some * one, end=(2 * some + count) * one)
+                                       for pace, one in of_one], plan)
 
     while count > least and needs(planning.plan(count, epochs=epochs or ENOUGH)) > time:
         count = max(int(count * SMALLER), least)
