@@ -78,6 +78,9 @@ def test_pages_promise_something():
         "README.md": 5, "docs/checks.md": 3, "docs/data.md": 5, "docs/evaluation.md": 4,
         "docs/exchange.md": 5, "docs/files.md": 3, "docs/report.md": 1, "docs/scaling.md": 2,
         "docs/sklearn.md": 4, "docs/training.md": 2, "docs/zoo.md": 6,
+        "README.md": 5, "docs/capacity.md": 3, "docs/checks.md": 3, "docs/data.md": 5, "docs/evaluation.md": 4,
+        "docs/exchange.md": 5, "docs/files.md": 3, "docs/scaling.md": 2, "docs/sklearn.md": 4, "docs/training.md": 2,
+        "docs/zoo.md": 6,
     }
 
 

@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 from pellucid import Model, data, evaluation, zoo
 from pellucid.cli import app
 from pellucid.report import generalisation as page
-from pellucid.studies import capacity, generalisation, learning_curve, polynomials, power_law
+from pellucid.studies import capacity, generalisation, learning_curve, polynomials, power_law, trials
 from pellucid.studies.capacity import Capacity
 from pellucid.studies.fitting import AS_WELL, BEST, OVER, UNDER, UNTOLD, interval, judge
 from pellucid.studies.learning_curve import LearningCurve
@@ -166,12 +166,12 @@ def test_points_that_no_law_can_be_fitted_to(n, error, group, text):
 def curve(shares, available=1600, chance=0.9, count=20_000, seeds=4, scatter=0.02):
     """A learning curve with these shares of mistakes at the halves of `available`."""
     sizes = [available >> i for i in reversed(range(len(shares)))]
-    rng, trials = np.random.default_rng(0), []
+    rng, runs = np.random.default_rng(0), []
     for seed in range(seeds):
         for size, share in zip(sizes, shares, strict=True):
             wrong = round(count * share * float(np.exp(rng.normal(0, scatter))))
-            trials.append(learning_curve.Trial(size, seed, count, wrong, share, 0.5, 1, 1.0))
-    return LearningCurve("mlp", 10, available, chance, sizes, 100, 16, trials)
+            runs.append(learning_curve.Trial(size, seed, count, wrong, share, 0.5, 1, 1.0))
+    return LearningCurve("mlp", 10, available, chance, sizes, 100, 16, runs)
 
 
 def test_the_answer():
@@ -241,12 +241,17 @@ def test_a_network_of_growing_width_is_trained_as_fit_does(shapes, tmp_path):
     assert (trial.train_loss, trial.train_accuracy) == (end.log_loss, end.accuracy)
 
 
-def test_fewer_images_are_a_stratified_part_of_the_training_images(shapes):
+def test_fewer_images_are_a_stratified_part_of_the_training_images(shapes, monkeypatch):
     parts = data.split(data.load(shapes), 3)
-    some = capacity.reduced(parts, 30, 3)
+    some = trials.reduced(parts, 30, 3)
     assert len(some.train) == 30 and set(some.train.indices) < set(parts.train.indices)
     assert np.bincount(some.train.labels).tolist() == [10, 10, 10]
-    assert some.test is parts.validation and (some.validation.indices == parts.validation.indices).all()
+    assert some.validation is parts.validation and some.test is parts.test  # few as they are
+    fewer = trials.reduced(parts, 12, 3)
+    assert set(fewer.train.indices) < set(some.train.indices)
+    monkeypatch.setattr(trials, "LEAST_VALIDATION", 4)
+    less = trials.reduced(parts, 6, 3).validation
+    assert len(less) == 6 and set(less.indices) < set(parts.validation.indices) and set(less.labels) == {0, 1, 2}
     assert (data.load(shapes).images[some.train.indices] == some.train.images).all()
 
 
@@ -375,7 +380,7 @@ def command(*arguments, cwd):
 
 
 def test_the_command(shapes, tmp_path):
-    done = command(str(shapes), "--time", "4s", "--seeds", "1", "--json", cwd=tmp_path)
+    done = command(str(shapes), "--time", "6s", "--seeds", "1", "--threads", "1", "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     assert len(result["capacity"]["trials"]) == 8 and result["learning_curve"]["answer"]["word"] in (

@@ -29,7 +29,6 @@ WIDTHS = {"dense": (4, 16, 64, 256), "convolutional": (1, 4, 16, 64)}
 MOST_PARAMETERS = 10**7  # larger ones would take the time of all others
 ENOUGH, LEAST = 20, 5  # epochs that are hoped for, and without which there is nothing to see
 SMALLER = 0.8  # by which images are made fewer where there is no time for all
-LEAST_VALIDATION = 500  # images, where there are so many
 RISES = 0.1  # share of the least validation loss by which it rises, before that is worth a word
 FEW = 10  # images of a class, on average, below which training images are not reduced for the sake of time
 
@@ -261,7 +260,7 @@ def study(dataset: datasets.Dataset, *, ends: float | None = None, epochs: int |
         raise ValueError(f"{dataset.name}: none of the networks can be built: {left_out[0][1]}")
     dataset = trials.digested(dataset)
     parts = datasets.split(dataset, 0)
-    of_seed = functools.lru_cache(1)(lambda seed: reduced(datasets.split(dataset, seed), images, seed))
+    of_seed = functools.lru_cache(1)(lambda seed: _parts(dataset, images, seed))
     available = len(parts.train)
     images = None if images is None else planning.whole("images", images, len(dataset.classes), available)
     if ends is None or epochs is not None and images is not None:
@@ -269,7 +268,7 @@ def study(dataset: datasets.Dataset, *, ends: float | None = None, epochs: int |
         plan = planning.plan(images, epochs=epochs)
     else:
         images, plan = _within(ends, chosen, dataset, parts, seeds, epochs, images, follow)
-    made = Capacity(chosen, images, available, _validation(parts, images), plan, left_out=left_out)
+    made = Capacity(chosen, images, available, trials.validation(parts, images), plan, left_out=left_out)
     began, count = clock.perf_counter(), len(chosen) * seeds
     try:
         for i, (seed, candidate) in enumerate(itertools.product(range(seeds), chosen)):
@@ -295,23 +294,10 @@ def study(dataset: datasets.Dataset, *, ends: float | None = None, epochs: int |
     return made
 
 
-def reduced(parts: datasets.Split, images: int, seed: int) -> datasets.Split:
-    """The parts with so many training images, and so many or the least number for validation, both stratified;
-    validation is what stands in for the test, whose images are of no use here."""
-    train, validation = (_some(part, parts.groups, count, seed) for part, count in (
-        (parts.train, images), (parts.validation, _validation(parts, images))))
-    return replace(parts, train=train, validation=validation, test=validation)
-
-
-def _some(part: datasets.Part, groups: np.ndarray, count: int, seed: int) -> datasets.Part:
-    if count >= len(part):
-        return part
-    return part.take(np.sort(trials.nested(part.labels, groups[part.indices], seed)[:count]))
-
-
-def _validation(parts: datasets.Split, images: int) -> int:
-    """How many images are enough in validation, beside which training on so many would else take no time."""
-    return min(len(parts.validation), max(images, LEAST_VALIDATION))
+def _parts(dataset: datasets.Dataset, images: int, seed: int) -> datasets.Split:
+    """What stands in for the test, whose images are of no use here, is validation."""
+    parts = trials.reduced(datasets.split(dataset, seed), images, seed)
+    return replace(parts, test=parts.validation)
 
 
 def _trial(candidate: Candidate, dataset: datasets.Dataset, parts: datasets.Split, plan: planning.Plan, seed: int,
@@ -335,19 +321,17 @@ def _trial(candidate: Candidate, dataset: datasets.Dataset, parts: datasets.Spli
 def _within(ends: float, chosen: list[Candidate], dataset: datasets.Dataset, parts: datasets.Split, seeds: int,
             epochs: int | None, images: int | None, follow: Follow) -> tuple[int, planning.Plan]:
     """How many images, and for how long, so that all networks end in time."""
-    draft = planning.plan(images or len(parts.train))
-    paces = []
+    draft, began, paces = planning.plan(images or len(parts.train)), clock.perf_counter(), []
     for i, candidate in enumerate(chosen):
         follow("timing the networks", i, len(chosen))
-        paces.append(trials.pace(trials.setup_of(candidate.network, dataset, parts, draft, 0, trials.Style()), parts))
-    time, count = trials.left(ends), images or len(parts.train)
+        setup = trials.setup_of(candidate.network, dataset, parts, draft, 0, trials.Style())
+        paces.append(trials.pace(setup, parts, ends))
+    timing, time, count = clock.perf_counter() - began, trials.left(ends), images or len(parts.train)
     least = count if images else min(count, FEW * len(dataset.classes))
 
     def needs(plan: planning.Plan) -> float:
-        some = _validation(parts, count)
-        of_one = [(pace, pace.epoch / len(parts.validation)) for pace in paces]  # seconds for an image in validation
-        return seeds * trials.seconds([replace(pace, epoch=some * one, end=(2 * some + count) * one)
-                                       for pace, one in of_one], plan)
+        some = trials.validation(parts, count)
+        return seeds * sum(trials.seconds(pace, plan, parts, some, some + count) for pace in paces)
 
     while count > least and needs(planning.plan(count, epochs=epochs or ENOUGH)) > time:
         count = max(int(count * SMALLER), least)
@@ -355,7 +339,7 @@ def _within(ends: float, chosen: list[Candidate], dataset: datasets.Dataset, par
     if (needed := needs(plan)) > time:
         fewer = int(plan.epochs * time / needed)
         if fewer < LEAST or epochs is not None:
-            shortest = needed * (LEAST / plan.epochs if epochs is None else 1) / planning.TIME_SHARE
+            shortest = timing + needed * (LEAST / plan.epochs if epochs is None else 1) / planning.TIME_SHARE
             raise ValueError(f"the time is too short for {len(chosen)} networks with {seeds} seed{'s' * (seeds > 1)}: "
                              f"they need about {planning.spoken(shortest)}; give more time or fewer seeds")
         plan = planning.plan(count, epochs=fewer)

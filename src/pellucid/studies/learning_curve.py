@@ -5,8 +5,8 @@ often. With equally many epochs instead, small sizes would be trained too little
 in part be due to steps. Networks are trained as `fit` does by default; those weights count that are best in validation.
 
 With a seed go a split and an order of the training images of which each size takes the first ones, so that those of
-fewer are among those of more. Validation images are the same for all sizes. Test images never take part in training or
-in a choice: they are what is measured with.
+fewer are among those of more. Validation is as `split` has it, but on no more images than training, or 500. Test images
+never take part in training or in a choice: they are what is measured with.
 """
 
 from __future__ import annotations
@@ -207,10 +207,9 @@ def study(dataset: datasets.Dataset, *, network: Network | str | None = None, en
                          plan.batch_size)
 
     @functools.lru_cache(1)
-    def of_seed(seed: int) -> tuple[datasets.Split, np.ndarray, trials.Style]:
+    def of_seed(seed: int) -> tuple[datasets.Split, trials.Style]:
         mine = datasets.split(dataset, seed)
-        order = trials.nested(mine.train.labels, mine.groups[mine.train.indices], seed)
-        return mine, order, _style(mine, dataset, seed)
+        return mine, _style(mine, dataset, seed)
 
     began = clock.perf_counter()
     try:
@@ -219,8 +218,8 @@ def study(dataset: datasets.Dataset, *, network: Network | str | None = None, en
                 made.notes.append(f"There was time for {seed} of {seeds} seeds of the learning curve.")
                 break
             what = f"{count:,} images, seed {seed} ({i + 1} of {seeds * len(counts)})"
-            mine, order, style = of_seed(seed)
-            part = replace(mine, train=mine.train.take(np.sort(order[:count])))
+            mine, style = of_seed(seed)
+            part = trials.reduced(mine, count, seed)
             setup = trials.setup_of(chosen, dataset, part, _plan(len(part.train), plan), seed, style)
             try:
                 run, _ = trials.train(setup, part, lambda p, what=what: follow(what, p.step, p.steps))
@@ -297,13 +296,14 @@ def _planned(options: Sequence, dataset: datasets.Dataset, parts: datasets.Split
             plan.steps, max(planning.ENOUGH, planning.DEFAULT_EPOCHS * plan.epoch_steps)))
 
     def needs(plan: planning.Plan, largest: int) -> float:
-        return seeds * sum(trials.seconds([pace], _plan(n, plan)) for n in _sizes(largest, sizes, least))
+        return seeds * sum(trials.seconds(pace, _plan(n, plan), parts, trials.validation(parts, n), len(parts.test))
+                           for n in _sizes(largest, sizes, least))
 
     if ends is None:
         return options[0], available, usual(available)
     for i, option in enumerate(options):
         follow("timing the network", i, len(options))
-        pace = trials.pace(trials.setup_of(option, dataset, parts, usual(available), 0, style), parts)
+        pace = trials.pace(trials.setup_of(option, dataset, parts, usual(available), 0, style), parts, ends)
         if needs(shortest(available), available) <= trials.left(ends):
             break
     largest, time = available, trials.left(ends)

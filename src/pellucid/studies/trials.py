@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time as clock
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,7 +17,8 @@ from ..training.progress import Progress
 from ..training.setup import Setup, digest, facts, prepare
 from ..training.trainer import Run, Trainer, measure
 
-MEASURE = 0.3  # seconds that a network is timed
+MEASURE, MEASURE_SHARE = 0.3, 0.02  # seconds that a network is timed, and at most that share of what there is
+LEAST_VALIDATION = 500  # images, where there are so many
 UNTOUCHED = Augmentation(0)
 
 Follow = Callable[[str, int, int], object]  # told what is done, how much of it, and how much there is
@@ -52,6 +53,25 @@ def nested(labels: np.ndarray, groups: np.ndarray, seed: int) -> np.ndarray:
     return np.argsort(place, kind="stable")
 
 
+def reduced(parts: datasets.Split, images: int, seed: int) -> datasets.Split:
+    """The parts with so many training images; and for validation as many as `validation` says. Both are stratified, and
+    fewer of a seed are among more."""
+    train, fewer = (_some(part, parts.groups, count, seed) for part, count in (
+        (parts.train, images), (parts.validation, validation(parts, images))))
+    return replace(parts, train=train, validation=fewer)
+
+
+def _some(part: datasets.Part, groups: np.ndarray, count: int, seed: int) -> datasets.Part:
+    if count >= len(part):
+        return part
+    return part.take(np.sort(nested(part.labels, groups[part.indices], seed)[:count]))
+
+
+def validation(parts: datasets.Split, images: int) -> int:
+    """How many images are enough in validation, beside which training on so many would else take no time."""
+    return min(len(parts.validation), max(images, LEAST_VALIDATION))
+
+
 def setup_of(network, dataset: datasets.Dataset, parts: datasets.Split, plan: planning.Plan, seed: int,
              style: Style) -> Setup:
     """The settings of a run, as `fit` makes them; the network is a Network, a name or (name, options)."""
@@ -72,14 +92,16 @@ def train(setup: Setup, parts: datasets.Split, progress: Callable[[Progress], No
     return trainer.run({}, None), trainer.model
 
 
-def pace(setup: Setup, parts: datasets.Split) -> planning.Pace:
-    """How fast a network trains here."""
-    return measure(setup, parts, engines.choose(), MEASURE)
+def pace(setup: Setup, parts: datasets.Split, ends: float) -> planning.Pace:
+    """How fast a network trains here, where all must end before `ends`."""
+    return measure(setup, parts, engines.choose(), min(MEASURE, MEASURE_SHARE * max(left(ends), 0.0)))
 
 
-def seconds(paces: Sequence[planning.Pace], plan: planning.Plan) -> float:
-    """How long runs by one plan take, of networks with these paces."""
-    return sum(p.step * plan.steps + p.epoch * plan.epochs + p.end for p in (p.at(plan.batch_size) for p in paces))
+def seconds(pace: planning.Pace, plan: planning.Plan, parts: datasets.Split, validation: int, end: int) -> float:
+    """How long a run by a plan takes, with so many images in validation, and so many more to evaluate at its end;
+    `pace` was measured with the whole of the `parts`."""
+    image, step = pace.epoch / len(parts.validation), pace.at(plan.batch_size).step
+    return plan.steps * step + image * (plan.epochs * validation + validation + end)
 
 
 def left(ends: float) -> float:
