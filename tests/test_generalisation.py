@@ -26,7 +26,7 @@ from pellucid.studies.fitting import AS_WELL, BEST, OVER, UNDER, UNTOLD, interva
 from pellucid.studies.learning_curve import LearningCurve
 from pellucid.studies.trials import nested
 from pellucid.training.fit import fit
-from pellucid.training.plan import Plan, plan
+from pellucid.training.plan import Pace, Plan, plan
 
 SMALL = {"dense": (2, 16), "convolutional": (1,)}
 
@@ -218,6 +218,7 @@ def test_the_largest_part_is_trained_as_fit_does(shapes):
             assert run.steps == 30
             assert (trial.count, trial.count - trial.wrong, trial.log_loss) == (
                 run.test["count"], run.test["correct"], run.test["log_loss"])
+    assert {t.count for t in found.trials} == {len(data.split(dataset, 0).test)}
     assert told[-1][1:] == (30, 30) and "seed 1 (6 of 6)" in told[-1][0]
     row = found.table()[-1]
     assert row.accuracy == pytest.approx(np.mean([t.accuracy for t in found.trials[2::3]])) and row.seeds == 2
@@ -306,8 +307,6 @@ def test_networks_that_do_not_fit_are_left_out_by_name():
 
 
 def test_time_decides_the_number_of_images_then_of_epochs(shapes, monkeypatch):
-    from pellucid.training.plan import Pace
-
     dataset = data.load(shapes)
     count = len(data.split(dataset, 0).train)
     monkeypatch.setattr(capacity.trials, "pace", lambda *_: Pace(0.01, 0.01, 0.01, 16))
@@ -380,7 +379,7 @@ def command(*arguments, cwd):
 
 
 def test_the_command(shapes, tmp_path):
-    done = command(str(shapes), "--time", "6s", "--seeds", "1", "--threads", "1", "--json", cwd=tmp_path)
+    done = command(str(shapes), "--time", "5s", "--seeds", "1", "--threads", "1", "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     assert len(result["capacity"]["trials"]) == 8 and result["learning_curve"]["answer"]["word"] in (
@@ -405,3 +404,25 @@ def test_what_cannot_be_measured(shapes, tmp_path, monkeypatch, arguments, statu
     said = " ".join(result.output.replace("│", " ").split())
     assert re.search(text, said), said
     assert [p.name for p in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_time_decides_what_the_learning_curve_is_of(shapes, monkeypatch):
+    dataset = data.load(shapes)
+    parts = data.split(dataset, 0)
+    monkeypatch.setattr(trials, "pace", lambda *_: Pace(0.01, 0.01, 0.01, 16))
+    monkeypatch.setattr(learning_curve, "MOST_TESTED", 20)
+    monkeypatch.setattr(learning_curve.planning, "ENOUGH", 20)  # so that there are fewer steps with fewer images
+
+    def planned(seconds, options=("lenet", "mlp")):
+        monkeypatch.setattr(trials, "left", lambda ends: seconds)
+        return learning_curve._planned(options, dataset, parts, 0.0, None, None, 3, 1, lambda *_: None)
+
+    network, largest, tested, most = planned(1e6)
+    assert (network, largest, tested) == ("lenet", len(parts.train), len(parts.test))
+    network, largest, tested, less = planned(10.0)
+    assert (network, largest, tested) == ("lenet", len(parts.train), len(parts.test)) and less.steps < most.steps
+    network, largest, tested, least = planned(1.7)
+    assert network == "mlp" and largest < len(parts.train) and tested == 20
+    assert 5 * least.epoch_steps <= least.steps < 6 * least.epoch_steps
+    with pytest.raises(ValueError, match="time is too short for a learning curve with 1 seed: it needs about"):
+        planned(0.1)

@@ -33,6 +33,7 @@ SIZES = 5  # each has half the images of the next
 LEAST_IMAGES, LEAST_OF_CLASS = 16, 2  # of the smallest size
 WORTH = 0.1  # share of the mistakes whose end is worth twice the images
 SMALLER = 0.8  # by which images are made fewer where there is no time for all
+MOST_TESTED = 2000  # test images, where there is no time for all
 CHANCE = 0.9  # of the mistakes of who always names the commonest class; above that nothing was learned
 YES, HARDLY, UNTOLD = "yes", "hardly", "cannot tell"
 
@@ -199,7 +200,7 @@ def study(dataset: datasets.Dataset, *, network: Network | str | None = None, en
     available = len(parts.train)
     images = None if images is None else planning.whole("images", images, 2 * least, available)
     options = [network] if network is not None else recipes.networks(dataset.input_shape, recipes.RECIPES["fast"])
-    chosen, largest, plan = _planned(options, dataset, parts, ends, steps, images, sizes, seeds, follow)
+    chosen, largest, tested, plan = _planned(options, dataset, parts, ends, steps, images, sizes, seeds, follow)
     counts = _sizes(largest, sizes, least)
     name, built = _built(chosen, dataset)
     commonest = np.bincount(parts.test.labels).max() / len(parts.test)
@@ -209,7 +210,8 @@ def study(dataset: datasets.Dataset, *, network: Network | str | None = None, en
     @functools.lru_cache(1)
     def of_seed(seed: int) -> tuple[datasets.Split, trials.Style]:
         mine = datasets.split(dataset, seed)
-        return mine, _style(mine, dataset, seed)
+        test = trials.some(mine.test, np.arange(len(mine.test)), tested, seed)
+        return replace(mine, test=test), _style(mine, dataset, seed)
 
     began = clock.perf_counter()
     try:
@@ -279,9 +281,9 @@ def _built(option, dataset: datasets.Dataset) -> tuple[str, Network]:
 
 def _planned(options: Sequence, dataset: datasets.Dataset, parts: datasets.Split, ends: float | None,
              steps: int | None, images: int | None, sizes: int, seeds: int, follow: Follow
-             ) -> tuple[object, int, planning.Plan]:
+             ) -> tuple[object, int, int, planning.Plan]:
     """The first of the networks for which there is time to use all images, or else the last; how many images that one
-    has time for, and the plan of the largest size."""
+    has time for, and how many in the test; and the plan of the largest size."""
     available, style = images or len(parts.train), _style(parts, dataset, 0)
     least = _least(dataset)
 
@@ -295,24 +297,27 @@ def _planned(options: Sequence, dataset: datasets.Dataset, parts: datasets.Split
         return plan if steps is not None else replace(plan, steps=min(
             plan.steps, max(planning.ENOUGH, planning.DEFAULT_EPOCHS * plan.epoch_steps)))
 
-    def needs(plan: planning.Plan, largest: int) -> float:
-        return seeds * sum(trials.seconds(pace, _plan(n, plan), parts, trials.validation(parts, n), len(parts.test))
+    def needs(plan: planning.Plan, largest: int, tested: int) -> float:
+        return seeds * sum(trials.seconds(pace, _plan(n, plan), parts, trials.validation(parts, n), tested)
                            for n in _sizes(largest, sizes, least))
 
+    tested = len(parts.test)
     if ends is None:
-        return options[0], available, usual(available)
+        return options[0], available, tested, usual(available)
     for i, option in enumerate(options):
         follow("timing the network", i, len(options))
         pace = trials.pace(trials.setup_of(option, dataset, parts, usual(available), 0, style), parts, ends)
-        if needs(shortest(available), available) <= trials.left(ends):
+        if needs(shortest(available), available, tested) <= trials.left(ends):
             break
     largest, time = available, trials.left(ends)
-    while (needed := needs(shortest(largest), largest)) > time:
+    if needs(shortest(available), available, tested) > time:
+        tested = min(tested, MOST_TESTED)
+    while (needed := needs(shortest(largest), largest, tested)) > time:
         largest = int(SMALLER * largest)
         if images is not None or largest < 2 * least:
             raise ValueError(
                 f"the time is too short for a learning curve with {seeds} seed{'s' * (seeds > 1)}: it needs about "
                 f"{planning.spoken(needed / planning.TIME_SHARE)}; give more time or fewer seeds")
     plan = usual(largest)
-    return option, largest, replace(plan, steps=max(
-        int(plan.steps * min(1.0, time / needs(plan, largest))), shortest(largest).steps))
+    return option, largest, tested, replace(plan, steps=max(
+        int(plan.steps * min(1.0, time / needs(plan, largest, tested))), shortest(largest).steps))

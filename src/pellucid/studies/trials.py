@@ -56,15 +56,14 @@ def nested(labels: np.ndarray, groups: np.ndarray, seed: int) -> np.ndarray:
 def reduced(parts: datasets.Split, images: int, seed: int) -> datasets.Split:
     """The parts with so many training images; and for validation as many as `validation` says. Both are stratified, and
     fewer of a seed are among more."""
-    train, fewer = (_some(part, parts.groups, count, seed) for part, count in (
+    train, fewer = (some(part, parts.groups[part.indices], count, seed) for part, count in (
         (parts.train, images), (parts.validation, validation(parts, images))))
     return replace(parts, train=train, validation=fewer)
 
 
-def _some(part: datasets.Part, groups: np.ndarray, count: int, seed: int) -> datasets.Part:
-    if count >= len(part):
-        return part
-    return part.take(np.sort(nested(part.labels, groups[part.indices], seed)[:count]))
+def some(part: datasets.Part, groups: np.ndarray, count: int, seed: int) -> datasets.Part:
+    """So many images of a part, stratified; all where there are no more."""
+    return part if count >= len(part) else part.take(np.sort(nested(part.labels, groups, seed)[:count]))
 
 
 def validation(parts: datasets.Split, images: int) -> int:
