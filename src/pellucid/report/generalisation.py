@@ -90,9 +90,9 @@ def _capacity(c: Capacity) -> Markup:
     rows = c.table()
     blocks = [
         _list(c.words()),
-        _figure(capacity_picture(rows, "loss"), "Cross-entropy at the end of training, mean over the seeds; the band "
-                "is one standard deviation. Where the training curve falls and the validation curve rises, networks "
-                "overfit."),
+        _figure(capacity_picture(rows, "loss"), "Cross-entropy at the end of training, geometric mean over the seeds; "
+                "the band is one standard deviation. Where the training curve falls and the validation curve rises, "
+                "networks overfit."),
         _figure(capacity_picture(rows, "accuracy"), "Accuracy at the end of training."),
         _figure(history_picture(c), "The largest network of each family on its way: training loss as the mean over an "
                 "epoch, validation loss at its end."),

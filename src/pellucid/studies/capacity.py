@@ -21,7 +21,7 @@ from ..network import Network
 from ..training import plan as planning
 from ..training.step import Diverged
 from . import trials
-from .fitting import BEST, OVER, UNDER, UNTOLD, Verdict, interval, judge
+from .fitting import BEST, OVER, UNDER, UNTOLD, Verdict, geometric, interval, judge
 from .trials import Follow
 
 # Units of both hidden layers of `mlp`, and filters of the first of `lenet`: four times as wide each time.
@@ -63,7 +63,8 @@ class Trial:
 
 @dataclass(frozen=True)
 class Row:
-    """One network over the seeds: means, standard deviations (None of one seed), and beside the best of its family."""
+    """One network over the seeds: means, of the losses geometric ones as verdicts have them, standard deviations (None
+    of one seed), and beside the best of its family. Least loss and rise are arithmetic means."""
 
     name: str
     family: str
@@ -135,7 +136,8 @@ class Capacity:
         return Row(
             name=candidate.name, family=candidate.family, width=candidate.width,
             parameters=candidate.network.parameter_count, macs=sum(candidate.network.macs.values()),
-            **{what: float(values.mean()) for what, values in columns.items()}, **deviations,
+            **{what: geometric(values) if "loss" in what else float(values.mean()) for what, values in columns.items()},
+            **deviations,
             least_validation_loss=float(least.mean()), rise=float(rise.mean()), rise_interval=interval(rise),
             verdict=verdict,
         )
@@ -194,7 +196,7 @@ def _of_family(family: str, rows: list[Row], seeds: int) -> list[str]:
     for row in rows:
         if row.rise > RISES * row.least_validation_loss and row.rise_interval and row.rise_interval[0] > 0:
             said.append(f"{row.name} overfits by being trained longer: its validation loss rises from "
-                        f"{row.least_validation_loss:.3f} to {row.validation_loss:.3f} at the end.")
+                        f"{row.least_validation_loss:.3f} to {row.least_validation_loss + row.rise:.3f} at the end.")
     known = [row for row in rows if row.train_accuracy > 0.999]
     if known:
         missed = ", ".join(f"{1 - row.validation_accuracy:.1%}" for row in known)

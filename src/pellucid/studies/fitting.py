@@ -38,7 +38,7 @@ def judge(train: np.ndarray, validation: np.ndarray) -> list[Verdict]:
                          f"{losses[1].shape}")
     if not all(np.isfinite(x).all() and (x >= 0).all() for x in losses):
         raise ValueError("losses must be finite numbers, at least 0")
-    train, validation = (np.log(np.maximum(x, np.finfo(float).tiny)) for x in losses)
+    train, validation = map(_logs, losses)
     best = int(validation.mean(axis=1).argmin())
     verdicts = []
     for i in range(len(train)):
@@ -54,6 +54,15 @@ def judge(train: np.ndarray, validation: np.ndarray) -> list[Verdict]:
         ratios = bounds and tuple(float(np.exp(bound)) for bound in bounds)
         verdicts.append(Verdict(word, float(np.exp(worse.mean())), ratios))
     return verdicts
+
+
+def geometric(losses: np.ndarray) -> float:
+    """The geometric mean."""
+    return float(np.exp(_logs(losses).mean()))
+
+
+def _logs(losses: np.ndarray) -> np.ndarray:
+    return np.log(np.maximum(losses, np.finfo(float).tiny))
 
 
 def interval(values: np.ndarray) -> tuple[float, float] | None:
