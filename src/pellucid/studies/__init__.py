@@ -7,5 +7,7 @@ figures. `MODEL_STUDIES` lists them by name; to add one, write its file and impo
 from .depth import Depth, depth
 from .result import MODEL_STUDIES, DoesNotApply, Study
 from .sharing import Sharing, sharing
+from .templates import Templates, templates
 
-__all__ = ["MODEL_STUDIES", "Depth", "DoesNotApply", "Sharing", "Study", "depth", "sharing"]
+__all__ = ["MODEL_STUDIES", "Depth", "DoesNotApply", "Sharing", "Study", "Templates", "depth", "sharing",
+           "templates"]

@@ -82,13 +82,6 @@ def checked(model: Model, images: np.ndarray, least: int = 1) -> np.ndarray:
     return images
 
 
-def whole_number(value, name: str, least: int = 1) -> int:
-    """`value`. Raises ValueError unless it is an integer of at least `least`."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-        raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
-    return int(value)
-
-
 def _json(value):
     if dataclasses.is_dataclass(value):
         kept = [f.name for f in dataclasses.fields(value) if f.metadata.get("json", True)]
