@@ -4,10 +4,13 @@ A study is a function of a model and images that returns a `Study`: numbers, a s
 figures. `MODEL_STUDIES` lists them by name; to add one, write its file and import it here.
 """
 
-from .depth import Depth, depth
-from .result import MODEL_STUDIES, DoesNotApply, Study
-from .sharing import Sharing, sharing
-from .templates import Templates, templates
+# The order is that of `MODEL_STUDIES`: from what the graph alone says to what becomes of the answers.
+from .depth import Depth, depth  # isort: skip
+from .sharing import Sharing, sharing  # isort: skip
+from .templates import Templates, templates  # isort: skip
+from .hierarchy import Hierarchy, hierarchy  # isort: skip
+from .fields import Fields, fields  # isort: skip
+from .result import MODEL_STUDIES, DoesNotApply, Study  # isort: skip
 
-__all__ = ["MODEL_STUDIES", "Depth", "DoesNotApply", "Sharing", "Study", "Templates", "depth", "sharing",
-           "templates"]
+__all__ = ["MODEL_STUDIES", "Depth", "DoesNotApply", "Fields", "Hierarchy", "Sharing", "Study", "Templates", "depth",
+           "fields", "hierarchy", "sharing", "templates"]

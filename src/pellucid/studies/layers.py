@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from ..data.arrays import spread
 from ..layers import AdaptiveAvgPool, AvgPool, Conv, GlobalAvgPool, GlobalMaxPool, MaxPool
 from ..model import Model
-from ..network import INPUT, Network, Node
+from ..network import Network, Node
 from .result import DoesNotApply
 
 POOLING = (MaxPool, AvgPool, AdaptiveAvgPool, GlobalMaxPool, GlobalAvgPool)
@@ -47,12 +48,16 @@ def some(names: Sequence, most: int) -> list:
 
 
 def up_to(model: Model, name: str) -> Model:
-    """The part of a model that computes one layer, with copies of its parameters. Its output is that layer's."""
+    """The part of a model that computes one layer, with copies of its parameters. Its output is that layer's.
+
+    Its filters are not to be trained: who asks for gradients to the input does not wait for those to filters.
+    """
     network, needed = model.network, {name}
     for node in reversed(network.nodes):
         if node.name in needed:
             needed.update(node.inputs)
-    nodes = tuple(node for node in network.nodes if node.name in needed - {INPUT})
+    nodes = tuple(replace(node, layer=replace(node.layer, trainable=False)) if isinstance(node.layer, Conv) else node
+                  for node in network.nodes if node.name in needed)
     part = Network(network.input_shape, nodes, name)
     return with_parameters(part, model)
 
