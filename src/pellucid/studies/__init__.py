@@ -10,7 +10,9 @@ from .sharing import Sharing, sharing  # isort: skip
 from .templates import Templates, templates  # isort: skip
 from .hierarchy import Hierarchy, hierarchy  # isort: skip
 from .fields import Fields, fields  # isort: skip
+from .equivariance import Equivariance, equivariance  # isort: skip
+from .invariance import Invariance, invariance  # isort: skip
 from .result import MODEL_STUDIES, DoesNotApply, Study  # isort: skip
 
-__all__ = ["MODEL_STUDIES", "Depth", "DoesNotApply", "Fields", "Hierarchy", "Sharing", "Study", "Templates", "depth",
-           "fields", "hierarchy", "sharing", "templates"]
+__all__ = ["MODEL_STUDIES", "Depth", "DoesNotApply", "Equivariance", "Fields", "Hierarchy", "Invariance", "Sharing",
+           "Study", "Templates", "depth", "equivariance", "fields", "hierarchy", "invariance", "sharing", "templates"]

@@ -20,7 +20,7 @@ from .layers import up_to
 from .matches import CHUNK, Window, window_of
 
 STEPS = 64
-STEP = 0.75  # of the input's deviation: the largest change of a value in a step, at the beginning
+STEP = 0.5  # of the input's deviation: the largest change of a value in a step, at the beginning
 DECAY = 0.01  # of a value's distance from the mean, in each step
 # Of the side of what the unit sees: the largest move, and the deviation of the blur at the beginning; none at the end.
 JITTER, SMOOTH = 1 / 16, 1 / 32

@@ -14,7 +14,6 @@ from ..geometry import Window
 from ..layers import Conv
 from ..model import Model
 from ..ops import conv_matrix
-from ..summary import by
 from .layers import convolution, up_to
 from .result import Study, checked, model_study, pictured
 
@@ -67,7 +66,7 @@ class Sharing(Study):
     difference: float
     drawn: Part
     matrix: np.ndarray = pictured()
-    owner: np.ndarray = pictured()  # which weight an entry is, from 1; 0 for none
+    owner: np.ndarray = pictured()  # which weight an entry is, from 0; -1 for none
 
     @property
     def dense(self) -> int:
@@ -92,13 +91,9 @@ class Sharing(Study):
     def figures(self) -> list[Picture]:
         from .. import draw
 
-        part = self.drawn
-        title = (f"{self.layer}: filter" + f"s 1 to {part.filters}" * (part.filters > 1) + " 1" * (part.filters == 1)
-                 + f" at {by(part.positions)} positions, {part.rows} of {self.rows:,} rows and {part.columns} of "
-                 f"{self.columns:,} columns")
         counts = [("shared weights", self.weights), ("in the matrix, not zero", self.nonzero),
                   ("of the dense layer", self.dense)]
-        return [draw.sparse_matrix(self.matrix, self.owner, title=title),
+        return [draw.sparse_matrix(self.matrix, self.owner),
                 draw.bars([name for name, _ in counts], [n for _, n in counts], title=f"Weights: {self.layer}")]
 
 
@@ -126,7 +121,7 @@ def sharing(model: Model, images: np.ndarray, layer: str | None = None) -> Shari
         nonzero=prod(map(sum, per_weight)) * weight.shape[0] * weight.shape[1],
         uses=(prod(map(min, per_weight)), prod(map(max, per_weight))),
         checked=part, difference=_difference(model, images, node.name, part, axes, weight),
-        drawn=small, matrix=matrix_of(weight, small, axes), owner=matrix_of(numbers, small, axes).astype(np.int64))
+        drawn=small, matrix=matrix_of(weight, small, axes), owner=matrix_of(numbers, small, axes).astype(np.int64) - 1)
 
 
 def matrix_of(weight: np.ndarray, part: Part, axes: tuple[Window, ...]) -> np.ndarray:
