@@ -70,10 +70,10 @@ class Depth(Study):
             pictures.append(draw.curves(
                 [("receptive field", [0, *(i for i, _ in seen)], [1, *(size for _, size in seen)]),
                  ("size of the input", [0, len(spatial)], [self.input_size[-1]] * 2)],
-                x_label="layers that look at neighbours", y_label="positions of the input, along a row",
+                x_label="layers that look at neighbours", y_label="positions of the input's row",
                 title="What one position sees"))
         pictures.append(draw.curves(
-            [("positions of the map, along a row", numbers, [self.input_size[-1], *(s.size[-1] for s in spatial)]),
+            [("positions of a row", numbers, [self.input_size[-1], *(s.size[-1] for s in spatial)]),
              ("channels", numbers, [self.input_channels, *(s.channels for s in spatial)])],
             x_label="layers that look at neighbours", y_label="number", title="Space becomes channels"))
         return pictures

@@ -113,7 +113,8 @@ class Equivariance(Study):
                      if None not in pair and whole_move is (v.name == "without padding")]
             if pairs:
                 before, after = np.mean(pairs, axis=0)
-                return f"{v.name.capitalize()} {layer.layer} is {after:.1%} off where it was {before:.1%}. "
+                alike = "" if v.agreement is None else f", and {v.agreement:.0%} of the answers are the model's"
+                return f"{v.name.capitalize()} {layer.layer} is {after:.1%} off where it was {before:.1%}{alike}. "
         return ""
 
     def figures(self) -> list[Picture]:
@@ -126,7 +127,9 @@ class Equivariance(Study):
             for side, title in (("inside", "Away from all borders"), ("everywhere", "Over the whole map"))
             if any(y is not None for layer in model.layers for y in getattr(layer, side))]
         measured = [v for v in self.variants if v.layers]
-        last = measured[0].layers[-1].layer
+        common = [layer.layer for layer in model.layers
+                  if all(layer.layer in [other.layer for other in v.layers] for v in measured)]
+        last = common[-1] if common else model.layers[-1].layer
         compared = [(v.name, shifts, _gaps(layer.everywhere)) for v in measured for layer in v.layers
                     if layer.layer == last]
         if len(compared) > 1:

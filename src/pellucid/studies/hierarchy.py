@@ -94,9 +94,11 @@ class Hierarchy(Study):
             for i, unit in enumerate(level.units):
                 if level.made:
                     images.append(as_picture(level.made[i]))
-                    captions.append(f"{unit.channel}: {unit.made:.3g}\nmade for it")
+                    captions.append(f"made: {unit.made:.3g}")
                 images += map(as_picture, level.patches[i])
                 captions += [f"{m.value:.3g}\nimage {m.image}" for m in unit.matches]
+                row = len(captions) - len(unit.matches) - bool(level.made)
+                captions[row] = f"{level.layer}\nunit {unit.channel}\n{captions[row]}"
             pictures.append(draw.gallery(images, captions, columns=len(level.units[0].matches) + bool(level.made)))
         return pictures
 

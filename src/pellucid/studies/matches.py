@@ -14,6 +14,7 @@ import numpy as np
 from ..explain import taps
 from ..model import Model
 from ..network import INPUT, Field
+from .result import require_finite
 
 MEMORY = 2**26  # bytes of values that are looked at together
 CHUNK = 64  # images that `taps` computes together, where memory allows
@@ -44,9 +45,7 @@ def blocks(model: Model, images: np.ndarray, names: Collection[str]) -> Iterator
     for first in range(0, len(images), each):
         values = taps.values(model, np.ascontiguousarray(images[first:first + each]), names)
         for name in sorted(values):
-            if not np.isfinite(values[name]).all():
-                raise ValueError(f"{name} has values that are not finite numbers for images {first} to "
-                                 f"{first + len(values[name]) - 1}; the model or the images are broken")
+            require_finite(values[name], f"the values of {name}")
         yield first, values
 
 

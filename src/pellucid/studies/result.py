@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from ..explain import taps
-from ..model import Model
+from ..model import READ, Model
 
 if TYPE_CHECKING:
     from ..draw import Picture
@@ -73,13 +73,23 @@ def model_study(name: str):
 
 
 def checked(model: Model, images: np.ndarray, least: int = 1) -> np.ndarray:
-    """The images as `taps` reads them, none copied. Raises ValueError unless there are `least` of them and they fit."""
+    """The images as `taps` reads them, none copied. Raises ValueError unless there are `least` of them, which fit and
+    are finite numbers."""
     if not isinstance(model, Model):
         raise ValueError(f"a study needs a pellucid.Model, got {type(model).__name__}")
     images = taps.as_read(model, images)
     if len(images) < least:
         raise ValueError(f"this study needs at least {least} image{'s' * (least > 1)}, got {len(images)}")
+    for first in range(0, len(images), READ):
+        require_finite(images[first:first + READ], "the images")
     return images
+
+
+def require_finite(values: np.ndarray, what: str) -> None:
+    """Raise ValueError for values that are not finite numbers."""
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        raise ValueError(f"{what} hold values that are not finite numbers (NaN or infinite); nothing can be measured "
+                         "with them")
 
 
 def _json(value):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..explain import taps
-from ..geometry import Window
+from ..geometry import Window, output_size
 from ..layers import Conv
 from ..model import Model
 from ..ops import conv_matrix
@@ -130,8 +130,13 @@ def matrix_of(weight: np.ndarray, part: Part, axes: tuple[Window, ...]) -> np.nd
     for window, count, n in zip(axes, part.positions, part.inputs, strict=True):
         last = window.start(count - 1) + window.reach  # one past what the last position reads
         padding.append((window.before, max(last - n, 0)))
-    return conv_matrix(weight[:part.filters, :part.channels], part.inputs, stride=tuple(w.stride for w in axes),
-                       padding=padding, dilation=tuple(w.dilation for w in axes))
+    matrix = conv_matrix(weight[:part.filters, :part.channels], part.inputs, stride=tuple(w.stride for w in axes),
+                         padding=padding, dilation=tuple(w.dilation for w in axes))
+    # There are more positions where all that the last one reads is padding, and an input is there all the same.
+    found = output_size(part.inputs, [replace(w, before=before, after=after)
+                                      for w, (before, after) in zip(axes, padding, strict=True)])
+    by_position = matrix.reshape(*found, part.filters, part.columns)[tuple(map(slice, part.positions))]
+    return by_position.reshape(part.rows, part.columns)
 
 
 def largest_part(conv: Conv, axes, shape, output, most: int) -> Part:
@@ -187,4 +192,4 @@ def _difference(model: Model, images: np.ndarray, name: str, part: Part, axes, w
     bias = model.parameters.get(f"{name}.bias", np.zeros(part.filters))[:part.filters]
     product = (matrix_of(weight, part, axes) @ x.ravel()).reshape(*part.positions, part.filters) + bias
     computed = read[name][0][*map(slice, part.positions), :part.filters]
-    return float(np.abs(product - computed).max() / (np.abs(product).max() or 1.0))
+    return float(np.abs(product - computed).max() / (np.abs(read[name]).max() or 1.0))

@@ -8,6 +8,7 @@ import numpy as np
 
 from ..explain import taps
 from ..model import Model
+from .result import require_finite
 
 
 def moved(images: np.ndarray, axis: int, shift: int) -> np.ndarray:
@@ -20,13 +21,16 @@ def moved(images: np.ndarray, axis: int, shift: int) -> np.ndarray:
 def compared(model: Model, images: np.ndarray, names: list[str], shifts: int,
              each: int) -> Iterator[tuple[int, int, dict[str, np.ndarray], dict[str, np.ndarray]]]:
     """The values at some taps for `each` images at a time and for the same ones moved: (axis, shift, values, values of
-    the moved), for every axis and every shift from 1 to `shifts`."""
+    the moved), for every axis and every shift from 1 to `shifts`. Raises ValueError for values that are not finite."""
     for first in range(0, len(images), each):
         block = images[first:first + each]
         still = {name: value.astype(np.float64) for name, value in taps.values(model, block, names).items()}
         for axis in range(block.ndim - 2):
             for shift in range(1, shifts + 1):
-                yield axis, shift, still, taps.values(model, moved(block, axis, shift), names)
+                after = taps.values(model, moved(block, axis, shift), names)
+                for name in names:
+                    require_finite(after[name], f"the values of {name}")
+                yield axis, shift, still, after
 
 
 class Distance:

@@ -20,7 +20,7 @@ from .result import Study, checked, model_study, pictured
 if TYPE_CHECKING:
     from ..draw import Picture
 
-MOST_DRAWN = 24  # filters in the figure of patches
+MOST_DRAWN = 12  # filters in the figure of patches
 
 
 @dataclass(frozen=True)
@@ -79,13 +79,11 @@ class Templates(Study):
         pictures = [draw.filters(spatial, title=f"{self.layer}: {self.kernel}")]
         shown, images, captions = some(self.filters, MOST_DRAWN), [], []
         for f in shown:
-            if self.first:
-                images.append(as_picture(in_colours(self.weight[f.number])))
-                captions.append(f"filter {f.number}")
+            images.append(as_picture(in_colours(self.weight[f.number])))
+            captions.append(f"{self.layer}\nfilter {f.number}")
             images += map(as_picture, self.patches[f.number])
-            captions += [f"{m.value:.3g}" if self.first else f"{f.number}: {m.value:.3g}" for m in f.matches]
-        columns = len(shown[0].matches) + self.first
-        pictures.append(draw.gallery(images, captions, columns=columns))
+            captions += [f"{m.value:.3g}\nimage {m.image}" for m in f.matches]
+        pictures.append(draw.gallery(images, captions, columns=1 + len(shown[0].matches)))
         return pictures
 
 
@@ -112,7 +110,7 @@ def templates(model: Model, images: np.ndarray, layer: str | None = None, *, cou
 
 def in_colours(weight: np.ndarray) -> np.ndarray:
     """A filter (C, kh, kw) as a picture (kh, kw, C) of what it looks for: zero is grey, its largest weight black or
-    white in its channel."""
+    white in its channel. Of channels that are no colours `as_picture` shows the mean."""
     scaled = 127.5 * (1 + weight / (np.abs(weight).max() or 1.0))
     return np.moveaxis(np.rint(scaled).astype(np.uint8), 0, -1)
 
