@@ -80,6 +80,8 @@ def test_pages_promise_something():
         "docs/sklearn.md": 4, "docs/training.md": 2, "docs/zoo.md": 6,
         "README.md": 5, "docs/capacity.md": 3, "docs/checks.md": 3, "docs/data.md": 5, "docs/evaluation.md": 4,
         "docs/exchange.md": 5, "docs/files.md": 3, "docs/scaling.md": 2, "docs/sklearn.md": 4, "docs/training.md": 2,
+        "docs/exchange.md": 5, "docs/files.md": 3, "docs/scaling.md": 2, "docs/sklearn.md": 4, "docs/studies.md": 2,
+        "docs/training.md": 2,
         "docs/zoo.md": 6,
     }
 

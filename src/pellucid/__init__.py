@@ -11,7 +11,7 @@ __version__ = "0.1.0"
 
 _MODULES = (
     "calibration", "data", "draw", "evaluation", "explain", "geometry", "layers", "network", "ops", "optim",
-    "reference", "report", "schedules", "zoo",
+    "reference", "report", "schedules", "studies", "zoo",
 )
 _NAMES = {
     "Diverged": "training.step",
@@ -29,7 +29,7 @@ _NAMES = {
 __all__ = [
     "Diverged", "ImageClassifier", "KernelError", "Model", "Network", "Preprocessing", "TrainStep", "calibration",
     "data", "draw", "evaluation", "explain", "fit", "geometry", "layers", "load", "network", "ops", "optim",
-    "reference", "report", "schedules", "set_threads", "threads", "zoo",
+    "reference", "report", "schedules", "set_threads", "studies", "threads", "zoo",
 ]
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
         reference,
         report,
         schedules,
+        studies,
         zoo,
     )
     from .engine.library import KernelError

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 WORK = 10**12  # multiply-adds that one variant may take
 EXACT = 1e-4  # an error that rounding explains
-FEWEST = 8  # images that a variant is measured on; below, it is left out
+FEWEST = 8  # images that are taken all the same, unless a variant takes many times the work of the model
+MOST_TIMES = 2
 
 SHIFT = "shift of the image, in pixels"
 Slices = tuple[slice, ...]
@@ -86,8 +87,8 @@ class Equivariance(Study):
                 text += f"When the image moves by {what}, maps {' and '.join(parts)}. "
         text = f"{text or 'No map could be compared. '}"
         if model.flips:
-            text += f"Of {model.images:,} images {model.flips[0]:.1%} get another answer at 1 pixel"
-            text += f", {model.flips[-1]:.1%} at {self.shifts}. " if self.shifts > 1 else ". "
+            text += f"Of {model.images:,} images, moved along each axis, {model.flips[0]:.1%} get another answer at 1"
+            text += f" pixel, {model.flips[-1]:.1%} at {self.shifts}. " if self.shifts > 1 else " pixel. "
         for v in self.variants[1:]:
             if v.layers:
                 text += self._beside(v)
@@ -160,7 +161,7 @@ def equivariance(model: Model, images: np.ndarray, *, shifts: int = 4, most: int
                            "move with the image")
     names, images = some(names, layers), images[spread(len(images), most)]
     answers = _answered(model, images)
-    return Equivariance(shifts, tuple(_measured(v, images, names, shifts, answers) for v in variants(model)))
+    return Equivariance(shifts, tuple(_measured(v, model, images, names, shifts, answers) for v in variants(model)))
 
 
 def together(model: Model, names: list[str]) -> int:
@@ -170,17 +171,18 @@ def together(model: Model, names: list[str]) -> int:
     return max(min(MEMORY // each, CHUNK), 1)
 
 
-def _measured(variant: Variant, images: np.ndarray, names: list[str], shifts: int,
+def _measured(variant: Variant, whole_model: Model, images: np.ndarray, names: list[str], shifts: int,
               answers: np.ndarray | None) -> Measured:
     model = variant.model
     if model is None:
         return Measured(variant.name, variant.note, 0, (), None, None)
     network, passes = model.network, 1 + shifts * (images.ndim - 2)
-    affordable = WORK // (passes * max(sum(network.macs.values()), 1))
-    if affordable < min(FEWEST, len(images)):
-        return Measured(variant.name, f"left out: it takes {sum(network.macs.values()):,} multiply-adds an image", 0,
+    own, macs = max(sum(whole_model.network.macs.values()), 1), max(sum(network.macs.values()), 1)
+    affordable = WORK // (passes * macs)
+    if affordable < min(FEWEST, len(images)) and macs > MOST_TIMES * own:
+        return Measured(variant.name, f"left out: it takes {macs:,} multiply-adds an image, the model {own:,}", 0,
                         (), None, None)
-    chosen = spread(len(images), int(affordable))
+    chosen = spread(len(images), max(affordable, FEWEST))
     images, names = images[chosen], [name for name in names if name in network.shapes]
     fields, output = network.receptive_fields, network.output
     answering = variant.whole and len(network.output_shape) == 1
@@ -197,12 +199,12 @@ def _measured(variant: Variant, images: np.ndarray, names: list[str], shifts: in
         if answering:
             changed[shift - 1] += int((moved[output].argmax(axis=-1) != still[output].argmax(axis=-1)).sum())
             asked[shift - 1] += len(moved[output])
-    own = _answered(model, images) if answering else None
+    given = _answered(model, images) if answering else None
     return Measured(
         variant.name, variant.note, len(images),
         tuple(_error(name, tuple(f.stride for f in fields[name]), found, shifts) for name in names),
         tuple((changed / asked).tolist()) if answering else None,
-        float((own == answers[chosen]).mean()) if answering and answers is not None else None)
+        float((given == answers[chosen]).mean()) if answering and answers is not None else None)
 
 
 def _moves(shift: int, stride: int) -> list[int]:

@@ -13,13 +13,14 @@ from ..explain import taps
 from ..model import Model
 from ..summary import by
 from ..training.plan import whole
-from .layers import looking, some, up_to
+from .layers import cost, looking, some, up_to
 from .matches import MEMORY, window_of
 from .result import DoesNotApply, Study, checked, model_study, pictured
 
 if TYPE_CHECKING:
     from ..draw import Picture
 
+WORK, FEWEST = 10**12, 8  # multiply-adds that it may take; images that are looked at all the same
 TOGETHER = 16  # images, unless the layer is large
 THRESHOLD = 1 - 0.9545  # of the largest: within two deviations, if the field were a bell
 
@@ -92,24 +93,27 @@ def fields(model: Model, images: np.ndarray, *, most: int = 48, layers: int = 8,
 
     The effective field (Luo, Li, Urtasun and Zemel, "Understanding the effective receptive field in deep convolutional
     neural networks", 2016) is where the absolute gradient of the middle unit to the input, averaged over images, is
-    more than 4.55% of its largest value; each image asks another channel, in an order drawn by `seed`. Raises
-    ValueError for images that do not fit, DoesNotApply for a network in which no layer looks at neighbours.
+    more than 4.55% of its largest value; each image asks another channel, in an order drawn by `seed`. Large
+    networks are asked about fewer images. Raises ValueError for images that do not fit, DoesNotApply for a network in
+    which no layer looks at neighbours.
     """
-    images, most = checked(model, images), whole("most", most, 1)
-    images, network = np.ascontiguousarray(images[spread(len(images), most)]), model.network
+    images, most, network = checked(model, images), whole("most", most, 1), model.network
     known = network.receptive_fields
     names = [name for name in looking(network) if known[name] is not None and len(network.shapes[name]) > 1]
     if not names:
         raise DoesNotApply("no layer of this network looks at neighbouring positions: each of its units sees all of "
                            "the input")
-    found = tuple(_field(model, images, name, seed) for name in some(names, whole("layers", layers, 1)))
-    return Fields(len(images), network.input_shape[:-1], found)
+    names = some(names, whole("layers", layers, 1))
+    # A gradient to the input takes about as long as the value twice over.
+    affordable = WORK // (3 * sum(cost(network, name) for name in names))
+    images = np.ascontiguousarray(images[spread(len(images), min(most, max(affordable, FEWEST)))])
+    return Fields(len(images), network.input_shape[:-1], tuple(_field(model, images, name, seed) for name in names))
 
 
 def _field(model: Model, images: np.ndarray, name: str, seed: int) -> FieldOf:
     field, seen_map = model.network.receptive_fields[name], effective(model, images, name, seed)
     window = window_of(model, field, middle(model, name))
-    seen = tuple(min(high, n) - max(low, 0) for (low, high), n in zip(window, seen_map.shape, strict=True))
+    seen = tuple(max(min(high, n) - max(low, 0), 1) for (low, high), n in zip(window, seen_map.shape, strict=True))
     looked_at = int((seen_map > THRESHOLD).sum())
     side = looked_at ** (1 / len(seen))
     return FieldOf(name, tuple(f.size for f in field), seen, looked_at, side, half_of(seen_map), seen_map)

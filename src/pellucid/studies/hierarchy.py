@@ -13,7 +13,7 @@ from ..model import Model
 from ..network import Network
 from ..summary import by
 from ..training.plan import whole
-from .layers import convolutions, some
+from .layers import convolutions, cost, some
 from .matches import Match, as_picture, as_pixels, cut, strongest
 from .maximise import STEPS, Limits, Made, maximise
 from .result import Study, checked, model_study, pictured
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ..draw import Picture
 
 GROUPS = 100  # of images taken at random
+WORK = 4 * 10**12  # multiply-adds that it may take to make a layer's images
 SAMPLE = 256  # images from which the range of float32 values is taken
 
 
@@ -110,8 +111,8 @@ def hierarchy(model: Model, images: np.ndarray, *, layers: int = 5, units: int =
     image made for each.
 
     Layers and units are taken at equal distances; units that no image moves above zero are passed over. Images are
-    made by activation maximisation (`maximise`) in `steps` steps, none with 0.
-    Raises ValueError for images that do not fit, DoesNotApply for a network without convolutions.
+    made by activation maximisation (`maximise`) in `steps` steps; none with 0, and none for a layer for which that
+    takes too long. Raises ValueError for images that do not fit, DoesNotApply for a network without convolutions.
     """
     images = checked(model, images)
     layers, units, count = whole("layers", layers, 1), whole("units", units, 1), whole("count", count, 1)
@@ -125,7 +126,9 @@ def hierarchy(model: Model, images: np.ndarray, *, layers: int = 5, units: int =
     levels = []
     for name, unit in named.items():
         matches = [found[unit][c] for c in chosen[name]]
-        made = maximise(model, unit, chosen[name], limits, steps=steps, seed=seed) if steps else [None] * len(matches)
+        made = [None] * len(matches)
+        if 0 < 3 * steps * len(matches) * cost(network, unit) <= WORK:  # a gradient takes about two values' time
+            made = maximise(model, unit, chosen[name], limits, steps=steps, seed=seed)
         members = [Unit(int(c), tuple(m), made and made.start, made and made.value)
                    for c, m, made in zip(chosen[name], matches, made, strict=True)]
         gains = [u.gain for u in members if u.gain is not None]

@@ -52,14 +52,23 @@ def up_to(model: Model, name: str) -> Model:
 
     Its filters are not to be trained: who asks for gradients to the input does not wait for those to filters.
     """
-    network, needed = model.network, {name}
-    for node in reversed(network.nodes):
-        if node.name in needed:
-            needed.update(node.inputs)
     nodes = tuple(replace(node, layer=replace(node.layer, trainable=False)) if isinstance(node.layer, Conv) else node
-                  for node in network.nodes if node.name in needed)
-    part = Network(network.input_shape, nodes, name)
-    return with_parameters(part, model)
+                  for node in needed(model.network, name))
+    return with_parameters(Network(model.network.input_shape, nodes, name), model)
+
+
+def needed(network: Network, name: str) -> list[Node]:
+    """The nodes that one is computed from, itself included, in order."""
+    names = {name}
+    for node in reversed(network.nodes):
+        if node.name in names:
+            names.update(node.inputs)
+    return [node for node in network.nodes if node.name in names]
+
+
+def cost(network: Network, name: str) -> int:
+    """Multiply-adds that it takes to compute a node for one image."""
+    return max(sum(network.macs[node.name] for node in needed(network, name)), 1)
 
 
 def with_parameters(network: Network, model: Model) -> Model:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from ..layers import AvgPool, Conv, Layer, MaxPool
 from ..model import Model
 from ..network import INPUT, Network, Node
-from .layers import looking, with_parameters
+from .layers import looking, needed, with_parameters
 
 Change = Callable[[Node, tuple, tuple], Layer]  # of a node, the shape it reads, and the strides before it
 
@@ -53,12 +53,8 @@ def _variant(model: Model, name: str, note: str, change: Change) -> Variant:
     ends = [network.output, *(end for end in reversed(looking(network)) if len(network.shapes[end]) > 1)]
     refused = ""
     for end in dict.fromkeys(ends):
-        needed = {end}
-        for node in reversed(network.nodes):
-            if node.name in needed:
-                needed.update(node.inputs)
         try:
-            made = Network(network.input_shape, tuple(nodes[n.name] for n in network.nodes if n.name in needed), end)
+            made = Network(network.input_shape, tuple(nodes[n.name] for n in needed(network, end)), end)
             if len(made.output_shape) != len(network.shapes[end]):
                 continue
             return Variant(name, note, with_parameters(made, model), end == network.output)
