@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from three_ways import integers, nodes, normals, parameters
+from three_ways import by_definition, integers, nodes, normals, parameters
 
 import pellucid
 from pellucid import ops, studies, zoo
@@ -210,6 +210,18 @@ def test_fields_end_where_the_image_does_and_may_be_dead():
         model, np.ones((3, 5, 6, 1), np.float32)).sentence
 
 
+def test_the_effective_field_is_the_mean_absolute_gradient():
+    """Of one channel an image, in the order that the seed draws, against the layers' definitions."""
+    model = made((7, 6, 2), Conv(3, 3, padding=1), ReLU(), Conv(2, 3))
+    images, channels, total = normals(RNG(10), 5, 7, 6, 2), RNG(3).permutation(2), 0
+    for i, image in enumerate(images):
+        dy = np.zeros((1, 5, 4, 2))
+        dy[0, 2, 2, channels[i % 2]] = 1
+        total = total + np.abs(by_definition(model.network, model.parameters, image[None], dy).dx[0]).sum(axis=-1)
+    found = studies.fields(model, images, seed=3).layers[-1]
+    np.testing.assert_allclose(found.map, total / total.max(), rtol=1e-4, atol=1e-6)
+
+
 # Pooling and depth.
 
 
@@ -243,6 +255,23 @@ def test_made_images_raise_their_unit_within_limits_and_repeat():
             assert value[(*place, channel)] == pytest.approx(a.value, rel=1e-4, abs=1e-4)
     with pytest.raises(ValueError, match="a channel must be a whole number from 0 to 4"):
         maximise(model, "bn1", (5,), limits)
+
+
+def test_a_gradient_is_moved_back_to_where_it_belongs(monkeypatch):
+    model = made((32, 32, 1), Conv(1, 1, bias=False), Flatten(), Dense(1), conv1_weight=[[[[1]]]],
+                 dense1_weight=np.outer(np.hanning(32), np.hanning(32) * np.arange(32)).reshape(1, -1))
+    seen, gradients = [], taps.gradients
+    monkeypatch.setattr(taps, "gradients", lambda *given: seen.append((given[1], gradients(*given))) or seen[-1][1])
+    limits = limits_of(model, normals(RNG(11), 9, 32, 32, 1))
+    (step,) = maximise(model, "dense1", (0,), limits, steps=1, seed=2)
+    start = seen[0][0]  # already moved
+    changed, gradient = step.image - limits.mean, seen[0][1]["input"][0]
+    moves = [(y, x) for y in range(-2, 3) for x in range(-2, 3)]
+    # The image is the start and the step: moved like the start, the step lies on the gradient.
+    fits = {m: np.corrcoef(np.roll(changed, m, (0, 1)).ravel(), start[0].ravel())[0, 1] for m in moves}
+    move = max(fits, key=fits.get)
+    alike = {m: np.corrcoef(np.roll(changed, m, (0, 1)).ravel(), gradient.ravel())[0, 1] for m in moves}
+    assert move != (0, 0) and max(alike, key=alike.get) == move
 
 
 # Visual hierarchy.

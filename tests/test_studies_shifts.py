@@ -77,14 +77,18 @@ def test_strides_are_followed_in_whole_moves_and_without_them_in_all():
     assert unpooled.name == "without pooling" and errors(unpooled, "inside")["pool2"][0] > inside["pool2"][0]
 
 
-def test_an_error_by_its_definition():
+# With padding, position p sees 2p - 1 to 2p + 1 of 9: 1 to 3 lie inside. Without, it sees 2p to 2p + 2: by one pixel
+# position 0 sees the repeated one.
+@pytest.mark.parametrize("padding, first", [(1, 2), (0, 1)])
+def test_an_error_by_its_definition(padding, first):
     """One layer of stride 2, moved by 1 and by 2, on all positions and inside, from its map alone."""
-    model = made((9, 2), Conv(3, 3, stride=2, padding=1))
+    model = made((9, 2), Conv(3, 3, stride=2, padding=padding))
     images = normals(RNG(4), 7, 9, 2)
     (layer,) = studies.equivariance(model, images, shifts=2).variants[0].layers
 
     def value(x):
-        return reference.conv(x, model.parameters["conv1.weight"], model.parameters["conv1.bias"], stride=2, padding=1)
+        return reference.conv(x, model.parameters["conv1.weight"], model.parameters["conv1.bias"], stride=2,
+                              padding=padding)
 
     def apart(moved, still):
         return np.sqrt(np.square(moved - still).mean() / (2 * still.var(axis=(0, 1)).mean()))
@@ -92,9 +96,8 @@ def test_an_error_by_its_definition():
     still, by = value(images), [value(np.concatenate([images[:, :1]] * d + [images[:, :-d]], axis=1)) for d in (1, 2)]
     assert layer.everywhere[0] == pytest.approx(min(apart(by[0], still), apart(by[0][:, 1:], still[:, :-1])), rel=1e-5)
     assert layer.everywhere[1] == pytest.approx(apart(by[1][:, 1:], still[:, :-1]), rel=1e-5)
-    # Position p sees 2p - 1 to 2p + 1 of 9: by one pixel 1 to 3 are inside, and 2 to 3 moved; by two 2 to 3.
     assert layer.inside[0] == pytest.approx(min(apart(by[0][:, 1:4], still[:, 1:4]),
-                                                apart(by[0][:, 2:4], still[:, 1:3])), rel=1e-5)
+                                                apart(by[0][:, first:4], still[:, first - 1:3])), rel=1e-5)
     assert layer.inside[1] < 1e-6 and layer.whole == (False, True)
 
 

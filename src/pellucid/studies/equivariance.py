@@ -24,7 +24,7 @@ from .variants import Variant, variants
 if TYPE_CHECKING:
     from ..draw import Picture
 
-WORK = 10**12  # multiply-adds that one variant may take
+WORK = 4 * 10**11  # multiply-adds that one variant may take
 EXACT = 1e-4  # an error that rounding explains
 FEWEST = 8  # images that are taken all the same, unless a variant takes many times the work of the model
 MOST_TIMES = 2

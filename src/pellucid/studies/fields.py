@@ -20,7 +20,7 @@ from .result import DoesNotApply, Study, checked, model_study, pictured
 if TYPE_CHECKING:
     from ..draw import Picture
 
-WORK, FEWEST = 10**12, 8  # multiply-adds that it may take; images that are looked at all the same
+WORK, FEWEST = 5 * 10**11, 8  # multiply-adds that it may take; images that are looked at all the same
 TOGETHER = 16  # images, unless the layer is large
 THRESHOLD = 1 - 0.9545  # of the largest: within two deviations, if the field were a bell
 

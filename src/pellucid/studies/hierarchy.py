@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ..draw import Picture
 
 GROUPS = 100  # of images taken at random
-WORK = 4 * 10**12  # multiply-adds that it may take to make a layer's images
+WORK, FEWEST = 6 * 10**11, 24  # multiply-adds that a layer's images may take; steps below which none are made
 SAMPLE = 256  # images from which the range of float32 values is taken
 
 
@@ -111,8 +111,9 @@ def hierarchy(model: Model, images: np.ndarray, *, layers: int = 5, units: int =
     image made for each.
 
     Layers and units are taken at equal distances; units that no image moves above zero are passed over. Images are
-    made by activation maximisation (`maximise`) in `steps` steps; none with 0, and none for a layer for which that
-    takes too long. Raises ValueError for images that do not fit, DoesNotApply for a network without convolutions.
+    made by activation maximisation (`maximise`) in `steps` steps, fewer for large networks; none with 0, and none for
+    a layer for which that takes too long. Raises ValueError for images that do not fit, DoesNotApply for a network
+    without convolutions.
     """
     images = checked(model, images)
     layers, units, count = whole("layers", layers, 1), whole("units", units, 1), whole("count", count, 1)
@@ -126,9 +127,11 @@ def hierarchy(model: Model, images: np.ndarray, *, layers: int = 5, units: int =
     levels = []
     for name, unit in named.items():
         matches = [found[unit][c] for c in chosen[name]]
+        # A gradient to the input takes about as long as the value twice over.
+        affordable = min(steps, WORK // (3 * len(matches) * cost(network, unit)))
         made = [None] * len(matches)
-        if 0 < 3 * steps * len(matches) * cost(network, unit) <= WORK:  # a gradient takes about two values' time
-            made = maximise(model, unit, chosen[name], limits, steps=steps, seed=seed)
+        if affordable >= min(steps, FEWEST) > 0:
+            made = maximise(model, unit, chosen[name], limits, steps=affordable, seed=seed)
         members = [Unit(int(c), tuple(m), made and made.start, made and made.value)
                    for c, m, made in zip(chosen[name], matches, made, strict=True)]
         gains = [u.gain for u in members if u.gain is not None]
