@@ -227,7 +227,11 @@ def test_confusion_in_numbers():
     cells = [m for m in marks(picture, "text") if re.fullmatch(r"\d", m.text)]
     assert [int(m.text) for m in cells] == counts.ravel().tolist()
     assert [m.href for m in cells] == [link for row in links for link in row]
-    assert len({m.box[1] for m in cells}) == 3
+    rows = np.array([m.box[1] for m in cells]).reshape(3, 3)
+    columns = np.array([m.box[0] + m.box[2] for m in cells]).reshape(3, 3)
+    assert (rows == rows[:, :1]).all() and (np.diff(rows[:, 0]) > 0).all()
+    np.testing.assert_allclose(columns, np.broadcast_to(columns[0], (3, 3)), atol=0.1)
+    assert (np.diff(columns[0]) > 0).all()
     shown = texts(picture)
     assert [t for t in shown if re.fullmatch(r"[\d.]+%|–", t)] == ["80.0%", "88.9%", "70.0%", "77.8%", "–", "0%"]
     assert {"ant", "bee", "cat", "recall", "precision", "true class", "answer"} <= set(shown)
