@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import safetensors.numpy  # noqa: F401  before root becomes nobody, who may not be able to read it
 
-from pellucid.files import atomic_text, atomic_write, check_writable, replacing
+from pellucid.files import atomic_text, atomic_write, check_writable, filling, replacing
 from pellucid.modelfile import read, write
 
 
@@ -115,3 +115,65 @@ def test_read_only_folder():
 def test_unreadable_file():
     with unprivileged_folder(0o000) as (_, inner), pytest.raises(PermissionError, match="cannot read .*permission"):
         read(inner / "m.safetensors")
+
+
+def test_filling_a_folder(tmp_path):
+    for _ in range(2):
+        with filling(tmp_path / "new" / "page", numbered=True) as inside:
+            (inside / "pictures").mkdir()
+            (inside / "pictures" / "a.svg").write_text("a")
+            assert os.listdir(inside.parent) == [inside.name]
+    for n in (1, 2):
+        folder = tmp_path / "new" / f"page-{n}"
+        assert os.listdir(folder) == ["pictures"] and (folder / "pictures" / "a.svg").read_text() == "a"
+    (tmp_path / "mine").mkdir()
+    number = (tmp_path / "mine").stat().st_ino
+    with filling(tmp_path / "mine") as inside:
+        (inside / "b").touch()
+    assert os.listdir(tmp_path / "mine") == ["b"] and (tmp_path / "mine").stat().st_ino == number
+
+
+@pytest.mark.parametrize("numbered", [False, True])
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), ValueError("bad"), KeyboardInterrupt()])
+def test_a_folder_that_is_not_filled_leaves_nothing(tmp_path, error, numbered):
+    (tmp_path / "mine").mkdir()
+    for path in (tmp_path / "a" / "b", tmp_path / "mine"):
+        with pytest.raises(type(error)) as e, filling(path, numbered=numbered) as inside:
+            (inside / "pictures").mkdir()
+            (inside / "pictures" / "a.svg").write_text("half")
+            raise error
+        assert os.listdir(tmp_path) == ["mine"] and not os.listdir(tmp_path / "mine")
+    if isinstance(error, OSError):
+        assert "disk is full" in str(e.value) and e.value.errno == 28
+
+
+def test_a_folder_whose_files_cannot_all_be_moved_up(tmp_path, monkeypatch):
+    replace = os.replace
+
+    def failing(source, target):
+        if Path(source).name == "b":
+            raise KeyboardInterrupt
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", failing)
+    with pytest.raises(KeyboardInterrupt), filling(tmp_path / "new") as inside:
+        (inside / "a").mkdir()
+        (inside / "a" / "x").touch()
+        (inside / "b").touch()
+    assert not os.listdir(tmp_path)
+
+
+def test_folders_that_are_not_filled(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "x").write_text("mine")
+    for path, error in (("full", "full is not empty; choose another"), ("file", "it is a file, not a folder"),
+                        ("file/below", "a part of the path is a file, not a folder")):
+        with pytest.raises(OSError, match=error), filling(tmp_path / path):
+            raise AssertionError("it must not begin")
+    assert sorted(os.listdir(tmp_path)) == ["file", "full"] and os.listdir(tmp_path / "full") == ["x"]
+    with unprivileged_folder(0o555) as (_, inner):
+        for path, numbered in ((inner, False), (inner / "new", False), (inner / "new", True)):
+            with pytest.raises(PermissionError, match="permission denied"), filling(path, numbered=numbered):
+                raise AssertionError("it must not begin")
+        assert not os.listdir(inner)

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import re
 import struct
 import subprocess
 import sys
@@ -16,13 +17,14 @@ import pytest
 from PIL import Image
 from shapes_data import CLASSES, pictures
 
+import pellucid
 from pellucid import prediction
 from pellucid.calibration import Calibration
 from pellucid.cli import main
 from pellucid.layers import Dense, Flatten
 from pellucid.model import Model
 from pellucid.network import Network, Sequential
-from pellucid.prediction import predict_files
+from pellucid.prediction import predict_files, read_image, read_images
 from pellucid.preprocessing import Preprocessing
 
 
@@ -350,3 +352,60 @@ def test_interrupted_it_leaves_no_half_table(work):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (1, "pellucid: stopped by Ctrl-C\n")
     assert set(os.listdir()) == {"photos", "m.safetensors"}
+
+
+# One image by its name.
+
+
+def test_one_image_is_called_as_predict_calls_it(model, tmp_path):
+    """A picture, one in a zip, and an image of arrays: the bytes that `predict` reads."""
+    (tmp_path / "b.png").write_bytes(encoded(0, "bmp"))
+    with zipfile.ZipFile(tmp_path / "more.zip", "w") as archive:
+        archive.writestr("ring/1.png", encoded(1))
+        archive.writestr("ring/2.png", encoded(2))
+    np.savez(tmp_path / "x.npz", images=IMAGES)
+    for name, i in (("b.png", 0), ("more.zip/ring/2.png", 2), ("x.npz:7", 7)):
+        found = read_image(str(tmp_path / name), model.preprocessing)
+        assert found.name == str(tmp_path / name) and found.label is None
+        np.testing.assert_array_equal(found.image, IMAGES[i])
+    large = str(tmp_path / "large.npz")
+    np.savez(large, images=IMAGES.repeat(3, 1).repeat(2, 2))
+    _, _, resized = list(read_images(large, model.preprocessing))[7]
+    np.testing.assert_array_equal(read_image(f"{large}:7", model.preprocessing).image, resized)
+    np.savez(tmp_path / "one.npz", images=IMAGES[3:4])
+    np.testing.assert_array_equal(read_image(str(tmp_path / "one.npz"), model.preprocessing).image, IMAGES[3])
+
+
+def test_one_image_of_a_data_set(model, tmp_path):
+    found = read_image("digits:17", model.preprocessing)
+    dataset = pellucid.data.load("digits")
+    assert (found.name, found.label) == ("digits:17", dataset.classes[dataset.labels[17]])
+    np.testing.assert_array_equal(found.image, dataset.images[17])
+    labels = np.arange(40) % 3
+    np.savez(tmp_path / "x.npz", x_train=IMAGES, y_train=labels, x_test=IMAGES[::-1], y_test=labels)
+    found = read_image(f"{tmp_path}/x.npz:test:4", model.preprocessing)
+    assert found.label == "1"
+    np.testing.assert_array_equal(found.image, IMAGES[35])
+    (tmp_path / "p:3").write_bytes(encoded(5))  # a file of that name is what is meant
+    np.testing.assert_array_equal(read_image(f"{tmp_path}/p:3", model.preprocessing).image, IMAGES[5])
+
+
+def test_what_is_not_one_image(model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    lay_out(tmp_path / "photos")
+    np.savez("x.npz", images=IMAGES)
+    (tmp_path / "bad.png").write_bytes(b"no picture")
+    with zipfile.ZipFile("more.zip", "w") as archive:
+        archive.writestr("1.png", encoded(1))
+        archive.writestr("2.png", b"no picture")
+    for name, error in (
+        ("photos", "photos holds several images, and one is expected, such as photos/b.PNG"),
+        ("x.npz", "one is expected, such as x.npz:0"), ("x.npz:40", "x.npz:40: x.npz has 40 images, numbered from 0"),
+        ("digits", "digits is a data set, and one image is expected, such as digits:0"),
+        ("digits:1797", "digits has 1,797 images"), ("digits:test:1", "no test images of its own"),
+        ("more.zip/3.png", "more.zip holds no such picture"), ("more.zip/2.png", "more.zip/2.png: "),
+        ("bad.png", "bad.png: "), ("gone.png", "no such file"), ("gone:3", "no such file, folder or built-in"),
+    ):
+        with pytest.raises((ValueError, OSError), match=re.escape(error)) as e:
+            read_image(name, model.preprocessing)
+        assert "\n" not in str(e.value)

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import csv
 import errno
+import itertools
 import os
 import secrets
+import shutil
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -156,6 +158,76 @@ def csv_file(path: str | os.PathLike, columns: Sequence[str]) -> Iterator[Callab
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(columns)
         yield writer.writerow
+
+
+@contextmanager
+def filling(path: str | os.PathLike, *, numbered: bool = False) -> Iterator[Path]:
+    """Yield a temporary folder within the folder `path`; when the block ends well, what is in it moves up into that.
+
+    `path` must be missing or an empty folder; with `numbered` it is path-1, path-2, ..., the first that nothing has.
+    On any exception nothing is left of what was written, nor of folders that were made for it. Raises OSError of one
+    line where the folder is not empty or cannot be written into, before the block begins.
+    """
+    _require_path(path)
+    folder, made, moved = Path(path), [], []
+    doing = f"cannot write into the folder {folder}"
+    try:
+        with _explained(doing):
+            if numbered:
+                _make(folder.parent, made)
+                folder = _free(folder, made)
+            elif folder.exists() and not folder.is_dir():
+                raise NotADirectoryError(f"{doing}: it is {kind_of(os.stat(folder).st_mode)}, not a folder")
+            else:
+                _make(folder, made)
+                if next(folder.iterdir(), None) is not None:
+                    raise FileExistsError(f"the folder {folder} is not empty; choose another one")
+            temporary = folder / f".{secrets.token_hex(4)}.tmp"
+            temporary.mkdir()
+            made.append(temporary)
+        with _explained(doing):
+            yield temporary
+            for file in temporary.rglob("*"):
+                if not file.is_dir():
+                    _sync(file, os.O_RDWR)
+            for entry in sorted(temporary.iterdir()):
+                moved.append(folder / entry.name)
+                os.replace(entry, moved[-1])
+            temporary.rmdir()
+    except BaseException:
+        for entry in (*moved, *(m for m in made if m.suffix == ".tmp")):
+            shutil.rmtree(entry, ignore_errors=True) if entry.is_dir() else entry.unlink(missing_ok=True)
+        for each in reversed(made):
+            with suppress(OSError):  # somebody else has put something there
+                each.rmdir()
+        raise
+
+
+@contextmanager
+def _explained(doing: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as e:
+        raise (explain(e, doing) if e.strerror else e) from None
+
+
+def _make(folder: Path, made: list[Path]) -> None:
+    """Make a folder with those above it, adding to `made` what was not there."""
+    for each in (*reversed(folder.parents), folder):
+        if not each.is_dir():
+            with suppress(FileExistsError):
+                each.mkdir()
+                made.append(each)
+
+
+def _free(path: Path, made: list[Path]) -> Path:
+    """Make the first of path-1, path-2, ... that nothing has."""
+    for n in itertools.count(1):
+        folder = path.with_name(f"{path.name}-{n}")
+        with suppress(FileExistsError):
+            folder.mkdir()
+            made.append(folder)
+            return folder
 
 
 def check_writable(folder: str | os.PathLike) -> Path:

@@ -7,14 +7,18 @@ takes the memory of a few.
 from __future__ import annotations
 
 import glob
+import itertools
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
-from .data import zips
+from . import data
+from .data import BUILT_IN, zips
 from .data.listing import LEADS_OUT, ignored
 from .data.pictures import ENDINGS, decode, is_picture
 from .files import open_file
@@ -65,10 +69,8 @@ def read_images(path: str, preprocessing: Preprocessing) -> Iterator[tuple[str, 
     A file that cannot be used comes as (file, error); nothing is raised for it.
     """
     if Path(path).suffix.lower() == ".npz" and not Path(path).is_dir():
-        from .data import load_images
-
         try:
-            for index, image in enumerate(load_images(path)):
+            for index, image in enumerate(data.load_images(path)):
                 if image.shape != preprocessing.input_shape:
                     image = preprocessing.prepare(_picture(image))
                 yield path, index, image
@@ -85,6 +87,68 @@ def read_images(path: str, preprocessing: Preprocessing) -> Iterator[tuple[str, 
             yield name, e
         else:
             yield name, None, image
+
+
+@dataclass(frozen=True, eq=False)
+class Named:
+    """One image: what it is called, its uint8 pixels (H, W, C) as the model reads them, and its label where the data
+    that it is from give one."""
+
+    name: str
+    image: np.ndarray
+    label: str | None = None
+
+
+def read_image(text: str, preprocessing: Preprocessing, progress: Callable[[int, int], object] | None = None) -> Named:
+    """The one image that a text names: a picture file; one in a zip, as `predict` calls it, more.zip/1.png; or an
+    image of a data set by its number from 0, DATA:17, or DATA:test:17 of the test images that it brings itself.
+
+    `progress` is `data.load`'s. Raises ValueError or OSError, in one line, for what is none, or more than one.
+    """
+    numbered = re.fullmatch(r"(.+?)(:test)?:([0-9]{1,18})", text, re.DOTALL)
+    if numbered and not os.path.lexists(text):
+        return _of_data(*numbered.groups(), preprocessing, progress)
+    if text in BUILT_IN and not os.path.lexists(text):
+        raise ValueError(f"{text} is a data set, and one image is expected, such as {text}:0")
+    archive = None if os.path.lexists(text) else _archive_of(text)
+    if archive is not None:
+        for name, source in find_pictures(archive):
+            if name == text:
+                if isinstance(source, Exception):
+                    raise source
+                return Named(name, _decoded(name, source, preprocessing))
+        raise ValueError(f"{text}: {archive} holds no such picture")
+    found = list(itertools.islice(read_images(text, preprocessing), 2))
+    if not found or len(found[0]) == 2:
+        raise found[0][1] if found else ValueError(f"{text} holds no image")
+    name, index, image = found[0]
+    if len(found) > 1:
+        first = f"{name}:{index}" if index is not None else name
+        raise ValueError(f"{text} holds several images, and one is expected, such as {first}")
+    return Named(name if index is None else f"{name}:{index}", image)
+
+
+def _archive_of(text: str) -> str | None:
+    """The zip at the beginning of a path into it."""
+    return next((str(p) for p in Path(text).parents if p.suffix.lower() == ".zip" and p.is_file()), None)
+
+
+def _of_data(spec: str, test: str | None, number: str, preprocessing: Preprocessing,
+             progress: Callable[[int, int], object] | None) -> Named:
+    i, name = int(number), f"{spec}{test or ''}:{number}"
+    if Path(spec).suffix.lower() == ".npz" and not test:  # its images need no labels, nor be of the model's size
+        images, labels = data.load_images(spec), None
+    else:
+        dataset = data.load(spec, **preprocessing.loading, partial=True, progress=progress)
+        images, labels = (dataset.test_images, dataset.test_labels) if test else (dataset.images, dataset.labels)
+        if images is None:
+            raise ValueError(f"{spec} brings no test images of its own; its images are called {spec}:0 and so on")
+    if i >= len(images):
+        raise ValueError(f"{name}: {spec}{test or ''} has {len(images):,} images, numbered from 0")
+    image = np.array(images[i])
+    if image.shape != preprocessing.input_shape:
+        image = preprocessing.prepare(_picture(image))
+    return Named(name, image, None if labels is None else dataset.classes[labels[i]])
 
 
 def _decoded(name: str, read: Reader, preprocessing: Preprocessing) -> np.ndarray:
