@@ -18,7 +18,9 @@ from . import (
     cli_compare,  # noqa: F401
     cli_data,  # noqa: F401
     cli_exchange,  # noqa: F401
+    cli_explain,  # noqa: F401
     cli_report,
+    cli_study,  # noqa: F401
     distributed,
 )
 from .cli_app import app, command, main

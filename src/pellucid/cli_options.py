@@ -44,6 +44,14 @@ def model_file(text: str) -> Path:
     return best
 
 
+def require_pixels(model: Model, path: Path) -> None:
+    """Raise ValueError unless a model classifies pictures and knows what to do with their pixels."""
+    model.require_classes()
+    if model.preprocessing is None:
+        raise ValueError(f"{path} does not say how pixels become what it reads; make a model of it that does: pellucid "
+                         "import FILE --mean X,... --std X,...")
+
+
 def check_csv(path: str | None, *inputs: str) -> None:
     """Refuse to write a table over something that is no table, or that is read."""
     if path is None:

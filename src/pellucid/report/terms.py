@@ -1,0 +1,92 @@
+"""Opening a number: the path from it to a pixel, as a list of numbers that open, each into its terms."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import zip_longest
+
+import numpy as np
+from markupsafe import Markup
+
+from ..draw.arrays import embed
+from ..explain.listing import number as digits
+from ..explain.path import Key, Opened, Path
+from ..layers.arithmetic import PADDING
+from ..texts import number
+from .shell import Section, render
+
+SHOWN = 6  # terms of a number in the page; the rest is added up
+SIDE = 112  # pixels of the image on which it is shown where a number looks
+
+
+@dataclass(frozen=True)
+class Row:
+    """A term: where the page has the number it was made from, its cells, and a remark."""
+
+    link: str
+    cells: tuple[str, ...]
+    note: str
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A number as the page shows it. `box` is what it sees of the image: x, y, width, height."""
+
+    id: str
+    name: str
+    value: str
+    about: str
+    headings: tuple[str, ...]
+    rows: list[Row]
+    rest: tuple[str, str] | None
+    closing: list[tuple[str, str]]
+    after: str
+    box: tuple[int, int, int, int]
+    below: list
+
+
+def section(path: Path, image: np.ndarray, title: str, lead: str, anchor: str) -> Section:
+    """The section about a path through the network for an image, uint8 (H, W, C)."""
+    known = {opened.key for step in path.steps for opened in step.everything()}
+    steps = [_shown(step, known, anchor, taken) for step, taken in zip_longest(path.steps, path.taken)]
+    height, width = image.shape[:2]
+    every = max(-(-max(height, width) // SIDE), 1)
+    small = image[every // 2::every, every // 2::every]
+    small = small if small.shape[2] == 3 else np.rint(small.mean(axis=2)).astype(np.uint8)
+    return Section(title, render(
+        "explained/terms.html", steps=steps, ends=path.ends, width=width, height=height, image=Markup(embed(small)),
+        seen=f"{anchor}-image", start=steps[0].name, rises=path.rises, opened=number(len(known), "number")),
+        lead, anchor)
+
+
+def _shown(opened: Opened, known: set[Key], prefix: str, taken: int | None = None) -> Shown:
+    terms, order = opened.terms, opened.order
+    kept = order[:SHOWN]
+    for special in (taken, terms.winner):
+        if special is not None and special not in kept:
+            kept[-1] = special
+    left = terms.left_out(kept)
+    rest = None
+    if len(left):
+        rest = (f"{len(left):,} more, " + ("together" if terms.summed else "at most"),
+                digits(left.sum() if terms.summed else left.max()))
+    spans = terms.field or [range(n) for n in terms.trace.model.network.input_shape[:-1]]
+    (y, rows), (x, columns) = [(r[0], len(r)) if len(r := getattr(s, "clipped", s)) else (0, 0) for s in spans]
+    about = [terms.kind, *([] if opened.is_read else [number(len(terms), "term"), f"sees {rows}x{columns} pixels"])]
+    return Shown(
+        _anchor(prefix, opened.key), terms.address, digits(terms.value), ", ".join(about), terms.headings,
+        [_row(opened, i, known, prefix, taken) for i in kept], rest,
+        [(text, digits(value)) for text, value in terms.closing()], ". ".join(terms.after()), (x, y, columns, rows),
+        [_shown(each, known, prefix) for each in opened.below.values()])
+
+
+def _row(opened: Opened, i: int, known: set[Key], prefix: str, taken: int | None) -> Row:
+    terms = opened.terms
+    key = None if opened.is_read or terms.arithmetic.of[i] == PADDING else opened.source(i)
+    return Row("#" + _anchor(prefix, key) if key in known else "", (*terms.cells(i), digits(terms.numbers[i])),
+               "the path goes on here" if i == taken else "")
+
+
+def _anchor(prefix: str, key: Key) -> str:
+    name, index = key
+    return "-".join((prefix, name, *map(str, index)))
