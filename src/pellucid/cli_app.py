@@ -19,7 +19,7 @@ Pellucid: convolutional networks you can see through.
   pellucid evaluate MODEL DATA  say how good a model is, class by class
   pellucid predict MODEL PATH   say what is in an image
   pellucid explain MODEL IMAGE  say why it says so, down to single pixels
-  pellucid study MODEL DATA     measure how a model works: filters, fields, shifts
+  pellucid study MODEL DATA     measure how it works: filters, fields, shifts
   pellucid compare NET NET      train networks side by side
   pellucid capacity DATA        measure overfitting, and whether more images would help
   pellucid data check DATA      find what is wrong with labelled images
