@@ -22,6 +22,7 @@ TINY, SMALL = 16, 32  # pixels a side below which, and up to which, grey images 
 # Peaks of the learning rate: of Muon, whose steps have one length whatever the batch; of SGD with batch normalisation,
 # for batches of 128, and without.
 MUON_LR, NORMED_LR, PLAIN_LR = 0.24, 0.2, 0.05
+BIAS_RATE = 0.1  # for an image in the batch
 FEW = 200  # steps
 UNEVEN = 2.0  # times as many images as the rarest class has, from which on classes are weighted
 
@@ -76,6 +77,15 @@ def optimizer(network: Network, plan: Plan, lr: float | None = None, *, new: boo
     if any(isinstance(node.layer, BatchNorm) for node in network.nodes):
         peak = NORMED_LR * plan.batch_size / 128 * min(1.0, plan.steps / FEW)
     return optim.SGD(OneCycle(lr or peak, plan.steps), momentum=0.9, nesterov=True, weight_decay=5e-4)
+
+
+def bias_rate(chosen: optim.Optimiser, plan: Plan) -> float:
+    """How many times as fast as other parameters the biases of batch normalisations learn.
+
+    Under Muon in proportion to the batch: as many images move them as far, however they are divided into steps. (That
+    they learn faster is from Page, "How to train your ResNet", 2018, by way of the article that `convnet` names.)
+    """
+    return max(BIAS_RATE * plan.batch_size, 1.0) if isinstance(chosen, optim.Muon) else 1.0
 
 
 def _normalised(network: Network) -> bool:

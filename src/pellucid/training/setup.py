@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field, replace
 import numpy as np
 
 from .. import __version__, data, optim, zoo
+from ..layers import BatchNorm
 from ..layers.loss import CrossEntropy
 from ..network import Network, brief
 from ..preprocessing import Preprocessing
@@ -20,6 +21,7 @@ from . import augment
 from .average import default_horizon
 from .finetune import SLOW, Beginning
 from .plan import Plan, whole
+from .recipes import bias_rate
 from .recipes import optimizer as default_optimizer
 
 FORMAT = 1  # of config.json
@@ -33,7 +35,8 @@ class Setup:
     `averaging` is the number of steps that the weights are averaged over, 0 for none (see `average`); `tta` is that of
     the model; `class_weights` multiply the losses of a class's images; `patience` is how many epochs may pass without
     a better validation before training stops, 0 for any. `init` is the model whose weights training began from; its
-    layers, all but those named in `fresh`, learn at `slow` times the rate. `notes` say in words what was chosen and
+    layers, all but those named in `fresh`, learn at `slow` times the rate; biases of batch normalisations at `biases`
+    times it. `notes` say in words what was chosen and
     why. `split` says how many images each part has, and `split_digest` which. `data` is the data set's name and
     `source` what loads it again from anywhere, None for arrays.
     """
@@ -60,6 +63,7 @@ class Setup:
     patience: int = 0
     init: str | None = None
     slow: float = 1.0
+    biases: float = 1.0
     fresh: list[str] = field(default_factory=list)
     recipe: str | None = None
     notes: list[str] = field(default_factory=list)
@@ -71,10 +75,15 @@ class Setup:
     @property
     def factors(self) -> dict[str, float]:
         """What the learning rate of each parameter is multiplied with, where that is not 1."""
-        if self.init is None:
-            return {}
-        return {name: self.slow for name, p in self.network.parameters().items()
-                if p.trainable and name.rpartition(".")[0] not in self.fresh}
+        found = {}
+        for name, p in self.network.parameters().items():
+            node, _, kind = name.rpartition(".")
+            factor = 1.0 if self.init is None or node in self.fresh else self.slow
+            if kind == "bias" and isinstance(self.network.node(node).layer, BatchNorm):
+                factor *= self.biases
+            if p.trainable and factor != 1:
+                found[name] = factor
+        return found
 
     def ending(self, step: int, plan: Plan) -> Setup:
         """The same up to a step, and from there on by another plan, the schedule running through the rest of its course
@@ -121,7 +130,7 @@ class Setup:
             "optimizer": self.optimizer.to_json(),
             **{name: getattr(self, name) for name in (
                 "label_smoothing", "shift", "mirror", "cutout", "averaging", "tta", "class_weights", "patience", "init",
-                "slow", "fresh", "recipe", "notes")},
+                "slow", "biases", "fresh", "recipe", "notes")},
             "preprocessing": self.preprocessing.to_json(),
             "network": self.network.to_json(),
         }
@@ -174,6 +183,8 @@ class Setup:
         CrossEntropy(0.0, self.class_weights and tuple(self.class_weights))
         if not 0 < self.slow <= 1:
             raise ValueError(f"slow must be above 0 and at most 1, got {self.slow!r}")
+        if not 0 < self.biases < math.inf:
+            raise ValueError(f"biases must be a number above zero, got {self.biases!r}")
 
     def deciding(self) -> dict:
         """What decides the result: all but where the data were found, what was said, and versions."""
@@ -188,7 +199,8 @@ _PLAIN = {
     "network_name": str, "data": str, "source": (str, type(None)), "data_digest": str, "split": dict,
     "split_digest": str, "classes": list, "seed": int, "label_smoothing": (int, float), "shift": int, "mirror": bool,
     "cutout": int, "averaging": int, "tta": bool, "class_weights": (list, type(None)), "patience": int,
-    "init": (str, type(None)), "slow": (int, float), "fresh": list, "notes": list, "recipe": (str, type(None)),
+    "init": (str, type(None)), "slow": (int, float), "biases": (int, float), "fresh": list, "notes": list,
+    "recipe": (str, type(None)),
 }
 
 
@@ -263,10 +275,10 @@ def prepare(
         notes = [*notes, "answers are the mean over an image and its mirror image"]
     if patience is None:
         patience = max(plan.epochs // 2, 10)
+    mine = optimizer or default_optimizer(network, plan, lr, new=begin is None)
     return Setup(
-        **known, network=network, network_name=name, source=source, seed=seed, plan=plan,
-        optimizer=optimizer or default_optimizer(network, plan, lr, new=begin is None),
-        label_smoothing=float(label_smoothing), **asdict(changes),
+        **known, network=network, network_name=name, source=source, seed=seed, plan=plan, optimizer=mine,
+        biases=1.0 if optimizer else bias_rate(mine, plan), label_smoothing=float(label_smoothing), **asdict(changes),
         averaging=default_horizon(plan.epoch_steps, plan.steps) if averaging else 0,
         tta=tta,
         class_weights=class_weights, patience=whole("patience", patience, 0), notes=notes, recipe=recipe,
