@@ -13,9 +13,10 @@ from ..model import Model
 from ..training import engines, recipes
 from ..training import plan as planning
 from ..training.augment import Augmentation
+from ..training.measuring import measure
 from ..training.progress import Progress
 from ..training.setup import Setup, digest, facts, prepare
-from ..training.trainer import Run, Trainer, measure
+from ..training.trainer import Run, Trainer
 
 MEASURE, MEASURE_SHARE = 0.3, 0.02  # seconds that a network is timed, and at most that share of what there is
 LEAST_VALIDATION = 500  # images, where there are so many

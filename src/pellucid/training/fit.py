@@ -21,11 +21,12 @@ from ..optim import Optimiser
 from ..schedules import InTurn, OneCycle
 from . import engines, finetune, recipes, restart
 from . import plan as planning
+from .measuring import measure
 from .progress import Progress
 from .run import RunFolder
 from .setup import Setup, check_same, facts, peak, prepare
 from .timekeeper import Timekeeper
-from .trainer import Run, Trainer, measure
+from .trainer import Run, Trainer
 
 __all__ = ["Run", "fit"]
 
