@@ -200,6 +200,18 @@ def test_layers_that_hand_on_a_value_that_others_read():
     np.testing.assert_allclose(backward["d"].value, backward["t"].value * (1 - tanh**2), rtol=1e-4, atol=1e-7)
 
 
+def test_chains_of_layers_that_hand_on():
+    network = nodes((6, 5, 4), ("c", L.Conv(4, 3, padding=1), "input"), ("d", L.Dropout(0.5), "c"),
+                    ("e", L.Dropout(0.5), "d"), ("same", L.AdaptiveAvgPool((6, 5)), "e"), ("t", L.Tanh(), "same"),
+                    ("s", L.Sigmoid(), "c"), ("sum", L.Add(), "t", "s"), ("pool", L.GlobalAvgPool(), "sum"))
+    backward = asked({"label": 1}, made(network))
+    tanh = backward.trace["t"].value.astype(np.float64)
+    for name in ("d", "e", "same"):
+        with pytest.raises(ValueError, match="hands on"):
+            taps.gradients(backward.bare, backward.trace.image[None], backward.cotangent, [name])
+        np.testing.assert_allclose(backward[name].value, backward["t"].value * (1 - tanh**2), rtol=1e-4, atol=1e-7)
+
+
 def test_a_softmax_at_the_end_belongs_to_the_loss():
     body = L.Conv(3, 3), L.GlobalMaxPool(), L.Dense(4)
     plain = made(Network.build((6, 6, 1), Sequential(*body)))

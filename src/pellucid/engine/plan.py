@@ -90,7 +90,8 @@ class Plan:
                 inputs = [*inputs, after.residual]
             if y in inputs:  # handed on: what reads it now is what counts
                 y.rectified = y.rectified and len(b.readers) == 1
-                if last.name in self._gradient_taps and any(len(readers[name]) > 1 for name in node.inputs):
+                others = any(len(readers[name]) > 1 for name, value in values.items() if value is y)
+                if last.name in self._gradient_taps and others:
                     raise ValueError(f"{last.name} hands on {node.inputs[0]!r}, which others read too: only the "
                                      "gradient to that can be told")
             else:

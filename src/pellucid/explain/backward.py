@@ -137,9 +137,13 @@ class Backward:
     @cached_property
     def _handed_on(self) -> frozenset[str]:
         """Values that are their input itself, which others read too: the engine knows their readers' gradients only."""
-        return frozenset(
-            node.name for node in self.bare.network.nodes
-            if taps.hands_on(self.bare.network, node) and len(self.readers(node.inputs[0])) > 1)
+        found = set()
+        for node in self.bare.network.nodes:
+            if taps.hands_on(self.bare.network, node):
+                (source,) = node.inputs
+                if source in found or len(self.readers(source)) > 1:
+                    found.add(node.name)
+        return frozenset(found)
 
     def __repr__(self) -> str:
         return f"<Backward of {self.of}, {self.loss:.6g}>"
