@@ -250,6 +250,40 @@ def test_an_image_may_be_grey_or_as_the_network_reads_it():
     assert by_bytes["input"][0, 0, 0].value == pytest.approx(by_floats["input"][0, 0, 0].value, abs=1e-6)
 
 
+# Numbers that are not finite, which a trace is to find.
+
+
+@pytest.mark.parametrize("of", ["weight", "bias", "running_mean", "running_var"])
+@pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf, 3e38, -1.0])
+def test_numbers_that_are_not_finite_are_shown_as_they_are(number, of):
+    """Without warnings, which are errors here."""
+    model = made(Network.build((6, 6, 2), Sequential(
+        L.Conv(4, 3, padding=1), L.BatchNorm(), L.ReLU(), L.MaxPool(2), L.LRN(), L.SiLU(), L.AvgPool(2, 1), L.Flatten(),
+        L.Dense(3), L.Softmax())))
+    model.load_parameters({n: np.full_like(p, number) if n.endswith(of) else p for n, p in model.parameters.items()})
+    trace = model.trace(picture(model))
+    for name in trace:
+        for index in (somewhere(np.random.default_rng(i), trace[name].shape) for i in range(3)):
+            terms = trace[name][index]
+            json.dumps(terms.to_json(), allow_nan=False)
+            assert repr(terms)[1:-1].startswith(str(terms).splitlines()[0]) and "<td" in terms._repr_html_()
+    if np.isfinite(trace["dense1"].value).all():
+        received = trace.backward(label=1)["conv1"][0, 0, 0]
+        json.dumps(received.to_json(), allow_nan=False)
+        assert np.isnan(received.value) or abs(received.total - received.value) < 1e-4
+    else:
+        with pytest.raises(ValueError, match=r"not all scores for this image \(dense1\) are finite numbers"):
+            trace.backward(label=1)
+
+
+def test_a_negative_variance_has_no_root():
+    model = made(Network.build((4, 4, 1), Sequential(L.BatchNorm(), L.GlobalAvgPool())))
+    model.load_parameters({**model.parameters, "bn1.running_var": np.array([-1], np.float32)})
+    terms = model.trace(picture(model))["bn1"][0, 0, 0]
+    assert np.isnan(terms.value) and np.isnan(terms.total)
+    assert "The engine's float32 value is the same" in str(terms)
+
+
 # Memory, and a model that changes.
 
 

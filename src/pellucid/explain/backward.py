@@ -40,9 +40,12 @@ class Backward:
         trace.model.require_classes()
         trace.unchanged()
         self.trace, self.bare = trace, without_softmax(trace.model)
+        logits = trace.value(trace.logits)[None].astype(np.float64)
+        if not np.isfinite(logits).all():
+            raise ValueError(f"not all scores for this image ({trace.logits}) are finite numbers, so there are no "
+                             "gradients; the trace shows where that begins")
         self.label = None if label is None else chosen(trace.model, trace.image, label)
         self.target = chosen(trace.model, trace.image, target) if label is None else None
-        logits = trace.value(trace.logits)[None].astype(np.float64)
         if self.label is None:
             self.loss, cotangent = float(logits[0, self.target]), np.eye(logits.shape[1])[self.target]
         else:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from html import escape
-from math import isfinite
+from math import isfinite, isnan
 
 import numpy as np
 
-from ..layers.arithmetic import Index
+from ..layers.arithmetic import UNWARNED, Index
 
 MOST = 16  # rows of a table
 
@@ -36,8 +36,9 @@ def number(value: float) -> str:
 
 def distance(total: float, value: float) -> str:
     """How far the engine's number is from the sum shown, for the end of a table."""
-    off = abs(total - value)
-    return f"The engine's float32 value is {off:.2g} away" if off else "The engine's float32 value is the same"
+    if total == value or isnan(total) and isnan(value):
+        return "The engine's float32 value is the same"
+    return f"The engine's float32 value is {abs(total - value):.2g} away"
 
 
 def finite(value: float) -> float | None:
@@ -145,6 +146,7 @@ class Listing:
                 "left_out": {"count": len(rest), "sum" if self.summed else "largest": finite(self._together(rest))},
                 "steps": [{"text": text, "value": finite(value)} for text, value in self.closing()]}
 
+    @np.errstate(**UNWARNED)
     def _together(self, rest: np.ndarray) -> float:
         if self.summed:
             return float(rest.sum())

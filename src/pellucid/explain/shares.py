@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from ..layers.arithmetic import PADDING, Index, inside
+from ..layers.arithmetic import PADDING, UNWARNED, Index, inside
 from .listing import Listing, address, distance, finite, number
 
 if TYPE_CHECKING:
@@ -41,10 +41,12 @@ class _Products(Listing):
     gradients: np.ndarray
 
     @property
+    @np.errstate(**UNWARNED)
     def numbers(self) -> np.ndarray:
         return self.derivatives * self.gradients
 
     @property
+    @np.errstate(**UNWARNED)
     def total(self) -> float:
         return float(self.numbers.sum())
 
@@ -92,6 +94,7 @@ class Received(_Products):
 
     headings = ("from", "derivative", "gradient", "product")
 
+    @np.errstate(**UNWARNED)
     def __init__(self, backward: Backward, name: str, index: Index):
         self.backward, self.name, self.index = backward, name, index
         self.value = float(backward.value(name)[index])
@@ -155,6 +158,7 @@ class Shared(_Products):
     """The gradient to one number of a parameter, summed over all outputs it is in: for a filter's weight, at each
     position the number of the input that it met, times the gradient that arrived there."""
 
+    @np.errstate(**UNWARNED)
     def __init__(self, of: ParameterGradient, index: Index):
         self.backward, self.name, self.index = of.backward, of.name, index
         self.node = of.node.name

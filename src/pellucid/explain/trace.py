@@ -16,7 +16,7 @@ import numpy as np
 
 from ..draw import bars, feature_maps
 from ..layers.activation import Softmax
-from ..layers.arithmetic import Arithmetic, Index
+from ..layers.arithmetic import UNWARNED, Arithmetic, Index
 from ..layers.base import as_image
 from ..model import Model
 from ..network import INPUT, Node
@@ -96,6 +96,7 @@ class Trace:
         arrays = self.model.buffer.arrays
         return {name: arrays[f"{node.name}.{name}"] for name in names}
 
+    @np.errstate(**UNWARNED)
     def arithmetic(self, name: str, index: Index) -> Arithmetic:
         """What a number of a layer is made of."""
         node = self.model.network.node(name)

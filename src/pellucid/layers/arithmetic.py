@@ -18,8 +18,10 @@ from ..geometry import Window
 Index = tuple[int, ...]  # of a number: (y, x, channel), (x, channel) or (feature,); of a parameter, as it is stored
 
 UNIT = 2.0**-24  # the largest relative error of one float32 operation
+SMALLEST = 2.0**-126  # less than that may be computed as 0
 OTHERS = 16  # operations that the bound allows for besides one a term: exponentials and roots take several
 PADDING = -1  # in place of the number of an input
+UNWARNED = {"divide": "ignore", "over": "ignore", "invalid": "ignore"}  # what is not finite is shown as it is
 
 
 class Step(NamedTuple):
@@ -88,7 +90,7 @@ def rounding(terms: int, magnitude: float) -> float:
     stability of numerical algorithms", 2002, section 4.2), and nearly certainly by a small multiple of their root only
     (Higham and Mary, "A new approach to probabilistic rounding error analysis", 2019).
     """
-    return (min(terms, 4 * sqrt(terms)) + OTHERS) * UNIT * magnitude
+    return (min(terms, 4 * sqrt(terms)) + OTHERS) * (UNIT * magnitude + SMALLEST)
 
 
 # Where numbers stand.

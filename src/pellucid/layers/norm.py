@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import prod, sqrt
+from math import prod
 from typing import ClassVar
 
 import numpy as np
@@ -70,9 +70,8 @@ class BatchNorm(Layer):
         channel, number = index[-1:], float(x[index])
         mean, var, weight, bias = (float(parameters[name][channel])
                                    for name in ("running_mean", "running_var", "weight", "bias"))
-        centred = number - mean
-        standardised = centred / sqrt(var + self.eps)
-        scale = weight / sqrt(var + self.eps)
+        centred, deviation = number - mean, self._deviation(var)
+        standardised, scale = centred / deviation, weight / deviation
         steps = (Step("mean", mean, "running_mean", channel), Step("variance", var, "running_var", channel),
                  Step("eps", self.eps), Step("weight", weight, "weight", channel), Step("bias", bias, "bias", channel),
                  Step("x - mean", centred), Step("that / sqrt(variance + eps)", standardised),
@@ -85,7 +84,11 @@ class BatchNorm(Layer):
             return Uses(outputs, np.ones(len(outputs)))
         mean, var = (float(parameters[name][index]) for name in ("running_mean", "running_var"))
         centred = x[tuple(outputs.T)].astype(float) - mean
-        return Uses(outputs, centred / sqrt(var + self.eps), outputs, "standardised x")
+        return Uses(outputs, centred / self._deviation(var), outputs, "standardised x")
+
+    def _deviation(self, var: float) -> np.float64:
+        """Not a number for a variance that is none, as in the kernels."""
+        return np.sqrt(np.float64(var + self.eps))
 
     def fuses(self, b, followers, x):
         if b.gradients and not b.training:
