@@ -14,6 +14,7 @@ from pellucid.modelfile import read
 from pellucid.network import Network, Sequential
 from pellucid.training import plan, progress
 from pellucid.training.fit import fit
+from pellucid.training.timekeeper import steps_in_time
 
 
 @pytest.fixture(scope="module")
@@ -125,8 +126,10 @@ class TestSettings:
         assert "\n" not in str(error.value)
 
     def test_planned_epochs_are_limited(self):
-        with pytest.raises(ValueError, match="epochs must be a whole number from 1 to 1,000,000"):
-            plan.plan_for_time(plan.Plan(4, 10, 100), 1e9, plan.Pace(1e-5, 1e-5, 0.0))
+        for epoch_steps, most in ((10, 10**7), (5000, 10**9)):
+            draft, pace = plan.Plan(4, epoch_steps, 100), plan.Pace(1e-5, 1e-5, 0.0)
+            assert plan.plan_for_time(draft, 1e9, pace).steps == most
+            assert steps_in_time(draft, 7, 1e9, pace) == most
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,8 @@ from shapes_data import CLASSES, pictures
 from test_fit import assert_same_tensors, interrupt_at, small, timeless
 
 from pellucid import data as datasets
+from pellucid import optim
+from pellucid.model import load
 from pellucid.schedules import Cosine, OneCycle, Paced, from_json
 from pellucid.training import timekeeper, trainer
 from pellucid.training.fit import fit
@@ -146,7 +148,9 @@ def test_a_run_that_slows_down_ends_sooner_at_the_end_of_its_schedule(data, tmp_
     assert run.steps == final and 180 <= final <= 200 and final % EPOCH == 0  # so many epochs are whole ones
     assert run.setup.optimizer.rate(final) < 1e-6 < run.setup.optimizer.rate(final // 2)
     config = json.loads((tmp_path / "run/config.json").read_text())
-    assert config["steps"] == final and config["optimizer"]["lr"]["kind"] == "Paced"
+    assert config["steps"] == final and config["optimizer"]["lr"]["kind"] == "Paced" and run.config == config
+    record = load(tmp_path / "run/best.safetensors").record
+    assert record["steps"] == final and record["optimizer"] == config["optimizer"]
     again = fit(data=data, out=tmp_path / "run", resume=True)  # nothing is left to do
     assert again.steps == final and again.test == run.test
     longer = fit(data=data, out=tmp_path / "run", resume=True, epochs="+2")
@@ -175,6 +179,35 @@ def test_a_revised_run_resumes_to_the_bit_and_by_its_last_plan(data, tmp_path, s
     assert timeless(tmp_path / "a") == timeless(tmp_path / "b")
     longer = fit(data=data, out=tmp_path / "longer", resume=True, epochs="+2")
     assert longer.steps == whole.steps + 2 * EPOCH
+
+
+def test_an_epoch_in_which_the_plan_is_revised_is_timed_from_its_beginning(data, slowing, monkeypatch):
+    class Ticking(Clock):
+        def perf_counter(self):
+            self.now += 1e-6
+            return self.now
+
+    clock, planned = Ticking(), []
+    monkeypatch.setattr(trainer, "clock", clock)
+
+    def progress(p):
+        for _ in range(1 + (p.step % 7 == 0)):
+            slowing(p)
+        clock.now += 1.0
+        planned.append(p.steps)
+
+    run = fit(small(), data, time=60, seed=2, patience=0, out=False, progress=progress)
+    assert any(planned[step] != planned[step - 1] for step in range(1, len(planned)) if step % EPOCH)
+    # A row is made before progress hears of it.
+    assert [row["seconds"] for row in run.history] == pytest.approx([EPOCH - 1] * len(run.history), abs=0.01)
+
+
+@pytest.mark.parametrize("schedule", [Cosine(0.1, 9), Paced(Cosine(0.1, 9), ((0, 0), (20, 9)))])
+def test_a_schedule_that_ends_before_the_plan(data, schedule):
+    setup = fit(small(), data, epochs=8, out=False, optimizer=optim.SGD(lr=schedule)).setup
+    longer = setup.ending(30, Plan(16, EPOCH, 60)).ending(45, Plan(16, EPOCH, 50))
+    rates = [longer.optimizer.rate(step) for step in (0, 10, 30, 59)]
+    assert rates == [schedule(step) for step in (0, 10, 30, 35)]
 
 
 def test_a_damaged_revision_is_refused(data):

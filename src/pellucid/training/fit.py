@@ -84,8 +84,8 @@ def fit(
         have learned already learn at a tenth of the rate.
     size, fit_by: what pictures are brought to, and how: `size` and `fit` of `pellucid.data.load`.
     batch_size: by default from the number of images.
-    optimizer, lr: an optimiser of `pellucid.optim`, taken as it is; or only the peak of the default's rate (see
-        `recipes.optimizer`).
+    optimizer, lr: an optimiser of `pellucid.optim`, taken as it is (but with `time` its schedule keeps to the plan); or
+        only the peak of the default's rate (see `recipes.optimizer`).
     label_smoothing: share of each label that is spread over all classes, by default a tenth.
     shift: pixels by which training images are moved at random; by default about a fourteenth of the side, 0 for none.
     mirror: whether training images are mirrored every other epoch; None asks the images (see `handedness`).

@@ -135,7 +135,7 @@ def plan_for_time(draft: Plan, seconds: float, pace: Pace) -> Plan:
     short."""
     available = seconds * TIME_SHARE - pace.end
     epoch = draft.epoch_steps * pace.step + pace.epoch
-    epochs = max(int(available // epoch), 0)
+    epochs = min(max(int(available // epoch), 0), MOST_EPOCHS, MOST_STEPS // draft.epoch_steps)
     steps = epochs * draft.epoch_steps
     if epochs < WHOLE:
         rest = int((available - epochs * epoch - pace.epoch) // pace.step)

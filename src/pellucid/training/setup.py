@@ -90,7 +90,8 @@ class Setup:
         until the end of that."""
         lr = self.optimizer.lr
         if isinstance(lr, Schedule):
-            paced = lr if isinstance(lr, Paced) else Paced(lr, ((0, 0), (self.plan.steps, self.plan.steps)))
+            end = self.plan.steps
+            paced = lr if isinstance(lr, Paced) and lr.knots[-1][0] == end else Paced(lr, ((0, 0), (end, end)))
             lr = paced.ending(step, plan.steps)
         return replace(self, plan=plan, optimizer=replace(self.optimizer, lr=lr))
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 
-from .plan import WHOLE, Pace, Plan
+from .plan import MOST_EPOCHS, MOST_STEPS, WHOLE, Pace, Plan
 
 LOOK = 0.2  # share of the time left after which the plan is looked at again
 SHARE = 0.98  # of the time left that is planned with
@@ -68,13 +68,10 @@ class Timekeeper:
 def steps_in_time(plan: Plan, step: int, seconds: float, pace: Pace) -> int:
     """The number of steps that a run ends at which has done `step` of them and has so many seconds left for steps and
     validations: at least one more; whole epochs where the plan has many."""
-    end, whole = step, plan.epochs >= WHOLE
-    while True:
-        rest = plan.epoch_steps - end % plan.epoch_steps
-        if (needed := rest * pace.step + pace.epoch) > seconds:
-            break
-        seconds -= needed
-        end += rest
-    if not whole or end == step:
+    end, rest = step, plan.epoch_steps - step % plan.epoch_steps
+    if (first := rest * pace.step + pace.epoch) <= seconds:
+        more, seconds = divmod(seconds - first, plan.epoch_steps * pace.step + pace.epoch)
+        end, rest = step + rest + int(more) * plan.epoch_steps, plan.epoch_steps
+    if plan.epochs < WHOLE or end == step:
         end += min(max(int((seconds - pace.epoch) // pace.step), 0), rest)
-    return max(end, step + 1)
+    return min(max(end, step + 1), MOST_EPOCHS * plan.epoch_steps, MOST_STEPS)

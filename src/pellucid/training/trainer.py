@@ -105,6 +105,7 @@ class Trainer:
         self.best_is_saved = True
         self.sound = self.between_steps = True
         self.began, self.done_before = clock.perf_counter(), 0
+        self.entered = 0, 0.0, 0  # the epoch that is trained, and when and at which step it was taken up
         self.told = setup  # what config.json says
         self.timekeeper: Timekeeper | None = None
 
@@ -222,17 +223,17 @@ class Trainer:
             self.kept.record["test"] = test
             self.best_is_saved = False
         self._save(always=True)
+        config = {**config, **self.setup.to_json()}  # with the plan it came to
         run = Run(
             model=self.kept, folder=self.folder and self.folder.path, setup=self.setup, history=self.state.rows,
             best=best, test=test, epochs=len(self.state.rows), steps=self.state.step, seconds=self.state.seconds,
             interrupted=not complete, stopped=self.state.step < self.plan.steps == self.state.stopped,
             parts=self.parts, evaluation=evaluated, config=config,
         )
+        config["result"] = {"interrupted": not complete, "stopped_early": run.stopped, "steps": run.steps,
+                            "seconds": run.seconds, "best": best, "test": test}
         if self.folder:
-            config = {**config, **self.setup.to_json()}  # with the plan it came to
-            result = {"interrupted": not complete, "stopped_early": run.stopped, "steps": run.steps,
-                      "seconds": run.seconds, "best": best, "test": test}
-            self.folder.write_config({**config, "result": result})
+            self.folder.write_config(config)
         return run
 
     def _epoch(self, stop: Interruption | planning.Stopwatch) -> None:
@@ -244,7 +245,9 @@ class Trainer:
         last = first + plan.length(epoch)
         order = augment.order(self.setup.seed, epoch, len(train))
         change = self.setup.augmentation.of_epoch(self.setup.seed, epoch, len(train))
-        began, begun_at = clock.perf_counter(), state.step
+        if self.entered[0] != epoch:
+            self.entered = epoch, clock.perf_counter(), state.step
+        _, began, begun_at = self.entered
         if self.timekeeper:
             self.timekeeper.begin()
         chosen = (order[i * plan.batch_size:][:plan.batch_size][self.step.part]
@@ -295,6 +298,7 @@ class Trainer:
     def _follow(self, setup: Setup) -> None:
         """Go on by settings that differ in their plan."""
         self.setup, self.plan, self.step.optimizer = setup, setup.plan, setup.optimizer
+        self.kept.record = {**self.kept.record, **setup.record()}
 
     def _waits_since(self) -> int:
         """The epoch since which a better validation is waited for: the best one, or where epochs were added."""
