@@ -159,3 +159,10 @@ def test_a_sparse_matrix_in_cells_and_in_pixels():
     assert shown.shape == (334, 567, 4) and "a pixel is 3 x 3 entries" in " ".join(texts(picture))
     assert (shown[..., 3] == 255).sum() == 334
     np.testing.assert_array_equal(shown[7, 7], [*rgb(tint(4)), 255])
+
+
+def test_parts_of_the_input_are_shaded_by_the_input_alone():
+    """Whatever the size of the weights, a template match shows what is in the image."""
+    x, w = np.arange(10, 26).reshape(4, 4), 1000 * np.array([[1, 2], [3, 4]])
+    brightest = [m.element.get("fill-opacity") for m in marks(draw.convolution_views(x, w), "rect") if m.tip == "25"]
+    assert "1" in brightest and set(brightest) <= {"1", None}

@@ -134,6 +134,9 @@ def test_a_tensor_in_numbers_or_in_stacked_planes():
     values = rng.integers(-9, 10, (3, 2, 2))
     shown = [t for t in texts(draw.tensor(values)) if re.fullmatch(r"-?\d+", t)]
     assert shown[:12] == [str(v) for c in range(2) for v in values[..., c].ravel()]
+    (scale,) = marks(draw.tensor(values), "image")
+    strongest = max(float(m.element.get("fill-opacity", 0)) for m in marks(draw.tensor(values), "rect"))
+    assert float(scale.element.get("opacity")) == strongest  # the colours of the cells are those of the scale
     picture = draw.tensor(rng.normal(size=(10, 20, 30)), most=4)
     planes = [m for m in marks(picture, "image") if m.tip.startswith("channel")]
     assert [m.tip for m in planes] == [f"channel {c}" for c in (29, 19, 10, 0)]  # the last one is drawn first
@@ -181,6 +184,8 @@ def test_missing_values_are_gaps_and_spreads_are_bands():
     per = y1 - y2  # for 1
     np.testing.assert_allclose(band, [[x1, y1 + per / 2], [x2, y2 + per / 2], [x2, y2 - per / 2], [x1, y1 - per / 2]],
                                atol=0.02)
+    none = draw.curves([("a", [1, 2], [1, 2]), ("b", [1, 2], [np.nan] * 2)], x_label="", y_label="")
+    assert {"a", "b: no values"} <= set(texts(none))
 
 
 def test_each_curve_has_its_name_at_its_end():
@@ -241,6 +246,7 @@ def test_confusion_in_numbers():
     np.testing.assert_allclose(strength / 0.55, [[0.8**0.5, 1, 0], [0.5**0.5, 0.7**0.5, 1], [0, 0, 0]], atol=0.01)
     assert "mistakes: 0%" in shown and "20.0% of the true class" in shown
     assert shades[1].tip == "ant, taken for bee: 2 (20.0%)"
+    assert [float(m.element.get("opacity")) for m in marks(picture, "image")] == [strength.max()] * 2  # the legend
 
 
 def test_a_part_of_a_confusion_matrix_keeps_the_shares_of_the_whole():
@@ -267,6 +273,7 @@ def test_confusion_of_many_classes():
         np.testing.assert_allclose(m.box[:2], [image.box[0] + j * cell, image.box[1] + i * cell], atol=0.01)
         name = next(t for t in words if t.text == f"c{i}" and t.box[2] < image.box[0])
         assert m.box[1] <= (name.box[1] + name.box[3]) / 2 <= m.box[3]
+    assert not any(m.element.get("opacity") for m in marks(picture, "image"))
     found = rgba(image)
     np.testing.assert_allclose(found[[3, 90, 0], [7, 2, 0], 3] / 255, [1, (5 / 55 / 0.5) ** 0.5, 1], atol=0.01)
 
@@ -308,7 +315,7 @@ def test_networks_keep_every_layer(name):
     assert [label.partition(" +")[0] for label in labels] == [rows[i][0] for i in first]
     said = " ".join(texts(picture))
     if len(rows) > len(fronts):
-        assert f"{len(rows)} layers in {len(fronts)} boxes: {len(rows) - len(fronts)} with the output" in said
+        assert f"{len(rows)} layers in {len(fronts)} boxes: {len(rows) - len(fronts)} that keep the shape" in said
     for i, m in zip(first, fronts, strict=True):
         assert m.tip.startswith(" x ".join(map(str, rows[i][2])) + f": {rows[i][0]} ({rows[i][1]})")
     assert {"convolution", "dense", "pooling"} <= set(texts(picture))

@@ -162,8 +162,8 @@ def _legend(sketch: Sketch, boxes: list[_Box], layers: int, y: float, pixel: flo
                 f"pixel{'s' * (channels < 1)} for a channel")]
     hidden = layers - len(boxes)
     if hidden:
-        texts.append(f"{layers} layers in {len(boxes)} boxes: {hidden} with the output of the one before are in its "
-                     "box")
+        texts.append(f"{layers} layers in {len(boxes)} boxes: {hidden} that keep the shape, or only flatten it, are "
+                     "counted after a +")
     for i, text in enumerate(texts):
         sketch.text(MARGIN, y + 28 + LINE * i, text, "muted")
         right = max(right, MARGIN + text_width(text))

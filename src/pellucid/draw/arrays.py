@@ -16,6 +16,7 @@ from .svg import ABOVE, BELOW
 
 MOST = 1e300  # larger numbers overflow when they are subtracted
 HALF = 127  # colours of a map on either side of zero
+PALE = 0.55  # opacity at most of a colour with a number on it, so that this can be read
 
 
 def numbers(name: str, values, axes: int | Sequence[int], missing: bool = True) -> np.ndarray:
@@ -117,7 +118,7 @@ def reduced(plane: np.ndarray, wide: float, high: float) -> np.ndarray:
     return np.divide(np.nansum(blocks, (1, 3)), count, out=np.full(count.shape, np.nan), where=count > 0)
 
 
-def shade(value: float, limit: float, most: float = 0.55) -> dict[str, object]:
-    """The fill of a cell with a number on it: as `embed_signed`, but pale enough for the number to be read."""
+def shade(value: float, limit: float, most: float = PALE) -> dict[str, object]:
+    """The fill of a cell with a number on it: as `embed_signed`, but paler."""
     share = min(abs(value) / limit, 1.0) if limit and value == value else 0.0
     return {"fill": ABOVE if value > 0 else BELOW, "fill_opacity": round(share * most, 3)}

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .arrays import embed_signed, numbers, shade
+from .arrays import PALE, embed_signed, numbers, shade
 from .images import MARGIN
 from .svg import LINE, Picture, Sketch, clean, number, percent, shorten, text_width
 
@@ -69,7 +69,7 @@ def confusion(matrix, classes: Sequence[str], *, links: Sequence[Sequence[str | 
     else:
         _shades(sketch, left, top, counts, shares, strength, names, links, cell)
         right, bottom = left + wide, top + wide
-    bottom, wanted = _legend(sketch, left, bottom + 10, worst)
+    bottom, wanted = _legend(sketch, left, bottom + 10, worst, PALE if numbered else None)
     right_answers, total = np.trace(counts), counts.sum()
     label = f"confusion matrix of {n} classes: {_count(right_answers)} of {_count(total)} answers are right"
     return sketch.picture(max(right, wanted) + MARGIN, bottom + MARGIN, label)
@@ -143,15 +143,16 @@ def _shades(sketch: Sketch, left: float, top: float, counts, shares, strength, n
             sketch.rect(left + j * cell, top + i * cell, cell, cell, "none", tip=_cell(names, counts, shares, i, j))
 
 
-def _legend(sketch: Sketch, left: float, top: float, worst: float) -> tuple[float, float]:
-    """Which colour is which share; returns where it ends."""
+def _legend(sketch: Sketch, left: float, top: float, worst: float, opacity: float | None) -> tuple[float, float]:
+    """Which colour is which share, as strong as in the cells; returns where it ends."""
     y, end, shares = top, left, np.linspace(0, 1, 64)[None]
     for text, sign, most in (("right: 0%", -1, 1.0), ("mistakes: 0%", 1, worst)):
         if most:
             until = f"{percent(most)} of the true class"
             sketch.text(left + 76, y + 10, text, "muted", anchor="end")
             sketch.rect(left + 82, y, 100, 11, "cell")
-            sketch.pixels(left + 82, y, 100, 11, embed_signed(sign * shares**0.5, 1.0), smooth=True)
+            sketch.pixels(left + 82, y, 100, 11, embed_signed(sign * shares**0.5, 1.0), smooth=True,
+                          opacity=opacity)
             sketch.text(left + 188, y + 10, until, "muted")
             y, end = y + LINE, max(end, left + 188 + text_width(until))
     return y, end

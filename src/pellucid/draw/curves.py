@@ -69,6 +69,8 @@ def _series(i: int, given: tuple, log_x: bool) -> tuple[str, np.ndarray, np.ndar
         raise ValueError(f"{name}: x must be above zero on a logarithmic axis, got {x.min():g}")
     if (spread < 0).any():
         raise ValueError(f"{name}: spreads must not be negative, got {spread.min():g}")
+    if np.isnan(y).all():
+        name += ": no values"
     order = np.argsort(x, kind="stable")
     return name, x[order], y[order], np.nan_to_num(spread[order])
 

@@ -165,9 +165,10 @@ def _range(values: np.ndarray) -> str:
     return f"{_size(values)} values, {text}" + (f", {gone} missing" if gone else "")
 
 
-def draw_scale(sketch: Sketch, x: float, y: float, values: np.ndarray, limit: float,
-               width: float) -> tuple[float, float]:
-    """Draw which colours mean which values; returns where it ends, downwards, and the width it needs."""
+def draw_scale(sketch: Sketch, x: float, y: float, values: np.ndarray, limit: float, width: float,
+               opacity: float | None = None) -> tuple[float, float]:
+    """Draw which colours, of which `opacity`, mean which values; returns where it ends, downwards, and the width it
+    needs."""
     there = values[~np.isnan(values)]
     low = -limit if there.size and there.min() < 0 else 0.0
     high = limit if there.size and there.max() > 0 else 0.0
@@ -180,7 +181,7 @@ def draw_scale(sketch: Sketch, x: float, y: float, values: np.ndarray, limit: fl
     long = max(width, text_width(left) + text_width(right) + 40)
     steps = np.linspace(low, high, 2 * 63 + 1)[None]
     sketch.rect(x, y, long, BAR, "cell")
-    sketch.pixels(x, y, long, BAR, embed_signed(steps, limit), smooth=True)
+    sketch.pixels(x, y, long, BAR, embed_signed(steps, limit), smooth=True, opacity=opacity)
     sketch.text(x, y + BAR + 14, left, "muted")
     sketch.text(x + long, y + BAR + 14, right, "muted", anchor="end")
     if low and high:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .arrays import embed, embed_signed, numbers, reduced
+from .arrays import PALE, embed, embed_signed, numbers, reduced
 from .cells import grid, side
 from .images import MARGIN, draw_scale, finish, heading, limited
 from .svg import LINE, Picture, Sketch, number, text_width
@@ -30,7 +30,7 @@ def tensor(values, *, title: str = "", limit: float | None = None, most: int = 1
     shown = _spread(count, _most(most))
     sketch = Sketch()
     top = heading(sketch, title)
-    if max(height, width) <= LARGEST and count <= min(FEW, most):
+    if numbered := max(height, width) <= LARGEST and count <= min(FEW, most):
         cell = side(found)
         for k, c in enumerate(shown):
             left = MARGIN + k * (width * cell + 20)
@@ -43,7 +43,8 @@ def tensor(values, *, title: str = "", limit: float | None = None, most: int = 1
     if len(shown) < count:
         words += f", {len(shown)} of them drawn"
     sketch.text(MARGIN, bottom + LINE + 2, words, "muted")
-    bottom, room = draw_scale(sketch, MARGIN, bottom + LINE + 14, found, limit, max(right, 160))
+    bottom, room = draw_scale(sketch, MARGIN, bottom + LINE + 14, found, limit, max(right, 160),
+                              PALE if numbered else None)
     return finish(sketch, max(right, room, text_width(words)), bottom, title, f"{title or 'a tensor'}: {words}")
 
 

@@ -107,7 +107,7 @@ def _window(sketch: Sketch, found: Example, at: At) -> tuple[float, float]:
 def _template(sketch: Sketch, found: Example, at: At) -> tuple[float, float]:
     """The part of the input at each position, and how well it answers the filter: a row each, or laid out as the
     output is."""
-    limit, top = max(largest(found.padded), largest(found.w)), largest(found.output) or 1.0
+    limit, top = largest(found.padded), largest(found.output) or 1.0
     cell = side(found.padded, found.w, found.output)
     (kh, kw), (height, width) = found.w.shape[1:], found.output.shape
     owner = np.arange(kh * kw).reshape(kh, kw)
