@@ -201,6 +201,18 @@ def test_what_cannot_be_asked_is_refused(method):
         method(alone, np.zeros(6, np.float32))
 
 
+@pytest.mark.parametrize("weight", [np.nan, np.float32(3e38)], ids=["no number", "too large"])
+@METHODS
+def test_a_network_that_gives_no_numbers_is_refused(method, weight):
+    model = made(network((8, 8, 1)))
+    model.load_parameters({**model.parameters, "conv1.weight": np.full_like(model.parameters["conv1.weight"], weight)})
+    image = normals(np.random.default_rng(1), 8, 8, 1)
+    for ask in (method, explain.smallest_change, lambda m, i: method(m, i, 0), lambda m, i: explain.neighbours(
+            m, i, i[None])):
+        with pytest.raises(ValueError, match="too large, or no numbers"):
+            ask(model, image)
+
+
 def test_the_registry_names_its_methods():
     assert all(name == method.__name__ == getattr(explain, name).__name__ for name, method in explain.METHODS.items())
     assert set(explain.__all__) >= set(explain.METHODS)

@@ -1,5 +1,6 @@
 """Neighbours, the smallest change, deletion and insertion: each against a search by hand."""
 
+import re
 import sys
 from dataclasses import replace
 from html import escape
@@ -14,6 +15,7 @@ import pellucid
 from pellucid import explain
 from pellucid.layers import Conv, Dense, GlobalAvgPool
 from pellucid.network import Node
+from pellucid.texts import printable
 
 IMAGES, LABELS, PLACES = planted(300, seed=21)
 
@@ -258,6 +260,7 @@ def test_changes_of_signals_and_of_floats():
     same[left:left + side] = False
     np.testing.assert_array_equal(change.image[same], image[same])
     assert model.logits(change.image[None]).argmax() == change.answer != found.answer
+    assert f"a stretch of {side} pixels at {left} makes it" in str(found)
     assert all(c is None or c.where.get("dy", 0) == 0 for c in found.changes.values())
 
 
@@ -283,6 +286,30 @@ def test_answers_show_themselves():
     assert change.picture.svg in change._repr_html_()
     assert change.picture.svg.count("<image") == 1 + sum(c is not None for c in change.changes.values())
     assert all(escape(line) in change._repr_html_() for line in str(change).splitlines())
+    grey = explain.neighbours(model, image[..., 0], IMAGES[:30, ..., 0], count=3)  # without their channel
+    assert grey.images.shape == (3, 16, 16, 1)
+    assert re.findall('href="data:[^"]+"', grey.picture.svg) == re.findall('href="data:[^"]+"', found.picture.svg)
     for score in (explain.deletion, explain.insertion):
         curve = score(model, explain.gradient(model, image))
         assert curve._repr_html_() == curve.picture.svg and "random order" in curve.picture.svg
+
+
+def test_signals_are_shown_as_curves():
+    model = made(nodes((30, 2), ("c", Conv(4, 5), "input"), ("g", GlobalAvgPool(), "c"),
+                       ("fc", Dense(3, bias=False), "g")), classes=["low", "high", "a\nb"])
+    signals = normals(np.random.default_rng(1), 5, 30, 2)
+    near = explain.neighbours(model, signals[0], signals, labels=[0, 1, 2, 1, 0], count=4)
+    change = explain.smallest_change(model, signals[0])
+    for picture, names in ((near.picture, ["this image", *(f"{printable(n)}, {d:.3g}" for n, d in zip(
+            near.names, near.distances, strict=True))]), (change.picture, [printable(change.answer_name)])):
+        assert "<image" not in picture.svg and "mean of 2 channels" in picture.svg
+        assert all(f">{name}</text>" in picture.svg for name in names)
+
+
+def test_names_stay_on_their_line():
+    one = trained()
+    model = pellucid.Model(one.network, preprocessing=one.preprocessing, classes=["a\nb", "c\x1b[2J", "d\u202e"])
+    model.load_parameters(one.parameters)
+    found = explain.smallest_change(model, IMAGES[0])
+    assert len(str(found).splitlines()) == 3 and all(line.isprintable() for line in str(found).splitlines())
+    assert any(found.changes.values())

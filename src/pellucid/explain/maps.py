@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from typing import TYPE_CHECKING
@@ -99,3 +99,15 @@ def shown(image: np.ndarray) -> np.ndarray:
     if image.dtype != np.uint8:
         image = np.rint((image - image.min()) * (255 / max(float(np.ptp(image)), 1e-12)))
     return (image if image.shape[2] == 3 else np.rint(image.mean(axis=2))).astype(np.uint8)
+
+
+def side_by_side(images: Sequence[np.ndarray], captions: Sequence[str]) -> Picture:
+    """Images above their captions; signals as curves in one plot, the mean of their channels."""
+    from .. import draw
+
+    if images[0].ndim == 3:
+        return draw.gallery([shown(image) for image in images], captions)
+    series = [(caption.replace("\n", ", "), range(len(signal)), signal.mean(axis=1))
+              for caption, signal in zip(captions, images, strict=True)]
+    channels = images[0].shape[1]
+    return draw.curves(series, x_label="position", y_label="value" if channels == 1 else f"mean of {channels} channels")

@@ -11,10 +11,11 @@ import numpy as np
 
 from ..model import Model
 from ..network import brief
+from ..texts import printable
 from . import taps
 from .graph import last_dense
-from .maps import shown
-from .question import checked, without_softmax
+from .maps import side_by_side
+from .question import BROKEN, checked, without_softmax
 
 if TYPE_CHECKING:
     from ..data import Dataset, Part
@@ -45,11 +46,9 @@ class Neighbours:
     @property
     def picture(self) -> Picture:
         """The image and its neighbours, with their classes and distances."""
-        from .. import draw
-
         names = self.names or [f"image {i}" for i in self.indices]
-        captions = [f"{name}\n{distance:.3g}" for name, distance in zip(names, self.distances, strict=True)]
-        return draw.gallery([shown(self.image), *map(shown, self.images)], ["this image", *captions])
+        captions = [f"{printable(name)}\n{distance:.3g}" for name, distance in zip(names, self.distances, strict=True)]
+        return side_by_side([self.image, *self.images], ["this image", *captions])
 
     def _repr_html_(self) -> str:
         return (f"<figure>{self.picture}<figcaption>The nearest of {self.searched:,} images by the values of "
@@ -65,7 +64,8 @@ def neighbours(model: Model, image: np.ndarray, data: Dataset | Part | np.ndarra
     (`data.split(...).train`), or an array of images (N, H, W, C), with `labels` (N,) if there are any; it is read some
     images at a time, and besides these and the neighbours eight bytes an image are held. Of equal distances the image
     of the lower number comes first. An image that is itself in `data` finds itself, at distance 0. Raises ValueError
-    for images that do not fit, no images, labels of another number, and a network without a dense layer.
+    for images that do not fit, no images, labels of another number, a network without a dense layer, and features that
+    are no finite numbers.
     """
     image, bare = checked(model, image), without_softmax(model)
     layer = bare.network.node(last_dense(bare.network)).inputs[0] if layer is None else layer
@@ -81,9 +81,11 @@ def neighbours(model: Model, image: np.ndarray, data: Dataset | Part | np.ndarra
     for first in range(0, len(images), READ):
         part = images[first:first + READ]
         features = taps.values(bare, part, [layer])[layer].reshape(len(part), -1)
+        if not (np.isfinite(here).all() and np.isfinite(features).all()):
+            raise ValueError(f"layer {layer!r} has values that are not finite numbers; {BROKEN}")
         distances[first:first + READ] = np.sqrt(((features - here) ** 2).sum(axis=1))
     nearest = np.argsort(distances, kind="stable")[:count]
-    found = np.stack([np.asarray(images[int(i)]) for i in nearest])
+    found = taps.as_read(bare, np.stack([np.asarray(images[int(i)]) for i in nearest]))
     classes = getattr(data, "classes", model.classes)
     known = None if labels is None else np.asarray(labels)[nearest]
     names = None if known is None else [classes[i] if 0 <= i < len(classes) else str(i) for i in known]

@@ -40,9 +40,10 @@ def occlusion(model: Model, image: np.ndarray, target: int | str | None = None, 
         for square, score in zip(part, question.scores(covered), strict=True):
             total[square] += question.score - score
             count[square] += 1
+    what = f"stretches of {size}" if question.read.ndim == 2 else f"squares of {size}x{size}"
     return answer("occlusion", question, total / count, facts={"size": size, "stride": stride, "squares": len(squares)},
-                  note=f"How far the logit falls, on average, when one of {len(squares)} squares of {size}x{size} "
-                       "pixels that cover a pixel hides what is under it.")
+                  note=f"How far the logit falls, on average, when one of {len(squares)} {what} pixels that cover a "
+                       "pixel hides what is under it.")
 
 
 def starts(length: int, size: int, stride: int) -> list[int]:

@@ -26,6 +26,7 @@ from ..network import INPUT, Network, brief
 from . import taps
 
 BATCH = 64  # changed copies of an image that are held at a time
+BROKEN = "the network's parameters or the image's values are too large, or no numbers"
 
 _bare: WeakKeyDictionary[Model, tuple[int, Model]] = WeakKeyDictionary()
 
@@ -70,10 +71,15 @@ class Question:
 
 
 def ask(model: Model, image: np.ndarray, target: int | str | None) -> Question:
-    """The question, checked. Raises ValueError for an image, a target or a model that cannot be asked about."""
+    """The question, checked. Raises ValueError for an image, a target or a model that cannot be asked about, and where
+    the score is no finite number."""
     require_pixels(model)
     image = checked(model, image)
-    return Question(model, image, chosen(model, image, target))
+    question = Question(model, image, chosen(model, image, target))
+    if not np.isfinite(question.score):
+        name = model.classes[question.target]
+        raise ValueError(f"the logit of {name!r} for this image is {question.score}; {BROKEN}")
+    return question
 
 
 def require_pixels(model: Model) -> None:
@@ -102,9 +108,12 @@ def checked(model: Model, image: np.ndarray) -> np.ndarray:
 
 
 def chosen(model: Model, image: np.ndarray, target: int | str | None) -> int:
-    """The class asked about, by number or name; for None the model's answer."""
+    """The class asked about, by number or name; for None the model's answer. Raises ValueError where there is none."""
     if target is None:
-        return int(model.log_probabilities(image[None])[0].argmax())
+        found = model.log_probabilities(image[None])[0]
+        if np.isnan(found).any():
+            raise ValueError(f"the model gives no answer for this image, its probabilities are not numbers; {BROKEN}")
+        return int(found.argmax())
     if isinstance(target, str):
         if target not in model.classes:
             raise ValueError(f"no class is called {target!r}; there are {', '.join(model.classes[:12])}"

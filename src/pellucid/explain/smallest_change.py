@@ -14,8 +14,9 @@ import numpy as np
 from ..layers.base import as_image
 from ..model import Model
 from ..network import brief
+from ..texts import printable
 from .blur import blurred
-from .maps import shown
+from .maps import side_by_side
 from .occlusion import starts
 from .question import BATCH, checked, chosen, require_pixels
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from ..draw import Picture
 
 FEW = 8  # distances that are all tried; of more, powers of two
-SIDES = 16  # sides of squares, from a pixel up to half the image
+STEPS = 16  # of squares along the longer side of an image
 
 Make = Callable[[], np.ndarray]
 
@@ -67,11 +68,9 @@ class SmallestChange:
     @property
     def picture(self) -> Picture:
         """The image and what each kind of change makes of it."""
-        from .. import draw
-
         found = [change for change in self.changes.values() if change]
-        return draw.gallery([shown(self.image), *(shown(change.image) for change in found)],
-                            [self.answer_name, *(f"{change.answer_name}\n{change.kind}" for change in found)])
+        captions = [f"{printable(change.answer_name)}\n{change.kind}" for change in found]
+        return side_by_side([self.image, *(change.image for change in found)], [printable(self.answer_name), *captions])
 
     def _repr_html_(self) -> str:
         lines = "<br>".join(map(escape, str(self).splitlines()))
@@ -80,7 +79,7 @@ class SmallestChange:
     def __str__(self) -> str:
         """A line for each kind."""
         return "\n".join(
-            f"{kind}: {change.text} makes it {change.answer_name} ({change.probability:.0%})" if change
+            f"{kind}: {change.text} makes it {printable(change.answer_name)} ({change.probability:.0%})" if change
             else f"{kind}: none of {self.searched[kind]}" for kind, change in self.changes.items())
 
 
@@ -103,10 +102,10 @@ def smallest_change(model: Model, image: np.ndarray, target: int | str | None = 
     - **Shift**: by each pair of the distances `shifts` in pixels, both ways and 0 included, the shortest first; of
       equal ones the higher up, then the further left. What comes in repeats the border. By default every distance up to
       a quarter of the axis if these are at most 8, else powers of two.
-    - **Occlusion**: squares with each of `sides` in pixels, from top left to bottom right in steps of a 16th of the
-      image's longer side, at least a pixel, and the last of a row at the border. They show `baseline`, an image like
-      `image`; by default what the network reads as zero, the mean colour of the training images. By default as many
-      sides as steps fit into half the image, 16 at most.
+    - **Occlusion**: squares, in signals stretches, with each of `sides` in pixels, from top left to bottom right in
+      steps of a 16th of the image's longer side, at least a pixel, and the last of a row at the border. They show
+      `baseline`, an image like `image`; by default what the network reads as zero, the mean colour of the training
+      images. By default as many sides as steps fit into half the image.
     - **Blur**: by a Gaussian with each of `sigmas`, its standard deviation in pixels, by default every half pixel up to
       an eighth of the longer side.
 
@@ -120,7 +119,7 @@ def smallest_change(model: Model, image: np.ndarray, target: int | str | None = 
     if wanted == answer:
         raise ValueError(f"the answer is {model.classes[answer]!r} already; name another class, or none for any other")
     height, width = as_image(image.shape)[:2]
-    step = max(1, max(height, width) // SIDES)
+    step = max(1, max(height, width) // STEPS)
     given = [_checked("shifts", shifts, int), _checked("sides", sides, int), _checked("sigmas", sigmas, Real)]
     apart = [_distances(n // 4) if given[0] is None else given[0] for n in (height, width)]
     sides = range(step, max(step, max(height, width) // 2) + 1, step) if given[1] is None else given[1]
@@ -130,9 +129,10 @@ def smallest_change(model: Model, image: np.ndarray, target: int | str | None = 
              "blur": [_Trial(s, {"sigma": s}, f"a blur of {s:g} pixels", lambda s=s: blurred(image, s))
                       for s in sigmas]}
     changes = {kind: _first(model, kind, trials, answer, wanted) for kind, trials in kinds.items()}
+    squares = "squares" if image.ndim == 3 else "stretches"
     searched = {
         "shift": f"{len(kinds['shift']):,} shifts by {_listed(sorted({*apart[0], *apart[1]}))} pixels along an axis",
-        "occlusion": f"{len(kinds['occlusion']):,} squares of {_listed(list(sides))} pixels, {step} apart",
+        "occlusion": f"{len(kinds['occlusion']):,} {squares} of {_listed(list(sides))} pixels, {step} apart",
         "blur": f"{len(kinds['blur']):,} blurs of {_listed(sigmas)} pixels",
     }
     return SmallestChange(image, answer, model.classes[answer], wanted, changes, searched)
@@ -178,8 +178,9 @@ def _squares(image: np.ndarray, baseline: np.ndarray, sides: Sequence[int], step
     for side in sides:
         for top in starts(height, side, step):
             for left in starts(width, side, step):
-                yield _Trial(side, {"top": top, "left": left, "side": side},
-                             f"a square of {side}x{side} pixels at row {top}, column {left}",
+                text = (f"a square of {side}x{side} pixels at row {top}, column {left}" if image.ndim == 3 else
+                        f"a stretch of {side} pixels at {left}")
+                yield _Trial(side, {"top": top, "left": left, "side": side}, text,
                              lambda top=top, left=left, side=side: _covered(image, baseline, top, left, side))
 
 
@@ -220,7 +221,7 @@ def _checked(what: str, values, kind: type) -> list | None:
 
 
 def _listed(values: Sequence[float]) -> str:
-    """1 to 7, or the numbers themselves."""
+    """The numbers, or of more than four the first two and the last."""
     if len(values) > 4:
         return f"{values[0]:g}, {values[1]:g}, ... {values[-1]:g}"
     return ", ".join(f"{v:g}" for v in values) or "no"
