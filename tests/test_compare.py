@@ -120,6 +120,7 @@ def test_the_picture_puts_points_where_their_numbers_are():
     assert bx - ax == pytest.approx(cx - bx, abs=0.2) and ax < bx  # logarithmic
     assert (ay - cy) / (ay - by) == pytest.approx(0.5, abs=0.01) and by < ay  # upwards
     assert all(LEFT < x < WIDTH and TOP <= y < HEIGHT for x, y in points)
+    assert [c.findtext(f"{SVG}title") for c in tree.iter(f"{SVG}circle")][:3] == ["a", "b <&>", "c"]
     texts = [t.text for t in tree.iter(f"{SVG}text")]
     assert {"a", "b <&>", "c", "parameters", "accuracy", "1k"} <= set(texts)
     bars = [line for line in tree.iter(f"{SVG}line") if float(line.get("x1")) == float(line.get("x2")) == bx]

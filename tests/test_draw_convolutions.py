@@ -1,5 +1,7 @@
 """Pictures of convolutions show what was multiplied: the window, the products, their sum, and the matrix."""
 
+import re
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,7 +11,7 @@ from svg_pages import kinds, marks, rgb, rgba, texts
 from pellucid import draw, ops, reference
 from pellucid.draw.cells import tint
 from pellucid.draw.example import example
-from pellucid.draw.svg import number
+from pellucid.draw.svg import ABOVE, BELOW, number
 
 rng = np.random.default_rng(0)
 IMAGE = np.array([[3, 3, 2, 1, 0], [0, 0, 1, 3, 1], [3, 1, 2, 2, 3], [2, 0, 0, 2, 2], [2, 0, 0, 0, 1]])
@@ -51,8 +53,8 @@ def test_a_step_is_what_the_definition_gives(case):
     assert any(within(answer.box, m.box) for m in kinds(picture, "rect", "mark"))
     products = found.windows[where] * found.w
     assert texts(picture).count(number(products.ravel()[0])) >= 1
-    terms = " ".join(texts(picture)).partition(f"{number(expected[at])} = ")[2].replace("(bias)", "").replace("×", "*")
-    assert eval(terms) == expected[at]
+    terms = " ".join(texts(picture)).partition(f"{number(expected[at])} = ")[2].replace("×", "*")
+    assert eval(re.sub(r"\((bias|channel \d|\d+ products)\)", "", terms)) == expected[at]
 
 
 def test_the_lecture_step_by_step():
@@ -82,6 +84,12 @@ def test_a_step_of_many_channels_adds_up():
     rest = sums.sum() - sums[shown].sum()
     assert f"14 more channels with smaller sums add {number(rest)}" in texts(picture)
     assert kinds(picture, "text", "strong")[-1].text == number(sums.sum())
+    said = " ".join(texts(picture)).partition(" = ")[2].replace("(-", "-")
+    for i, value in ((f"channel {c}", sums[c]) for c in shown):
+        assert re.search(rf"{re.escape(number(value))}\)? \({i}\)", said)
+    assert re.search(rf"{re.escape(number(rest))}\)? \(14 more channels\)", said)
+    large = draw.convolution_step(IMAGE, np.ones((6, 6)), (0, 0), padding=1)
+    assert texts(large)[-1] == f"{IMAGE.sum()} = {IMAGE.sum()} (36 products)"
 
 
 def tints(found):
@@ -128,6 +136,8 @@ def test_views_look_at_the_largest_output_by_default():
     picture = draw.convolution_views([0, 1, -1, 1, 1], [-1, 1])
     assert "four views of one convolution; output 2 is 2" in picture.svg
     assert "dense layer: 5 × 4 = 20 weights, 4 biases" in texts(picture)
+    signed = [m.element.get("fill") for m in marks(picture, "rect") if m.element.get("fill") in (ABOVE, BELOW)]
+    assert signed == [ABOVE, BELOW, ABOVE]  # the bars of 1, -2, 2 and 0; all other colours are weights
 
 
 @settings(max_examples=30, deadline=None)

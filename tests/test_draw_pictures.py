@@ -208,6 +208,8 @@ def test_bars_are_as_long_as_their_numbers():
     lengths = [m.box[2] - m.box[0] for m in found]
     assert lengths[0] == pytest.approx(2 * lengths[1], abs=0.03) and found[0].box[0] == pytest.approx(found[1].box[2])
     assert [t for t in texts(picture)] == ["a", "2", "b", "-1", "c", "0", "d", "–"]
+    # Nearly all is not all.
+    assert texts(draw.bars(["a", "b"], [0.9997, 0.0003], percent=True)) == ["a", ">99.9%", "b", "<0.1%"]
 
 
 def test_reliability_puts_claims_against_truth():

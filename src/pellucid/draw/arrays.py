@@ -77,7 +77,8 @@ def embed(image: np.ndarray, size: tuple[int, int] | None = None) -> str:
     return "data:image/png;base64," + b64encode(file.getvalue()).decode()
 
 
-def _rgb(colour: str) -> list[int]:
+def rgb(colour: str) -> list[int]:
+    """The numbers of a colour such as #ff8000."""
     return [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
 
 
@@ -95,7 +96,7 @@ def embed_signed(values: np.ndarray, limit: float) -> str:
         share = np.nan_to_num(np.clip(values / limit, -1, 1)) if limit else np.zeros(values.shape)
     index = np.rint(share * HALF).astype(np.int16) + HALF
     index[np.isnan(values)] = 2 * HALF + 1
-    palette = [_rgb(BELOW)] * HALF + [_rgb(ABOVE)] * (HALF + 1) + [[128, 128, 128]]
+    palette = [rgb(BELOW)] * HALF + [rgb(ABOVE)] * (HALF + 1) + [[128, 128, 128]]
     opacity = [round(255 * abs(i - HALF) / HALF) for i in range(2 * HALF + 1)] + [150]
     used, places = np.unique(index, return_inverse=True)  # a small map needs a small palette
     picture = Image.fromarray(places.reshape(values.shape).astype(np.uint8))

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .arrays import largest, numbers
+import numpy as np
+
+from .arrays import numbers
 from .images import MARGIN, finish, heading
 from .svg import ABOVE, BELOW, Picture, Sketch, clean, number, shorten, text_width
+from .svg import percent as as_percent
 
 ROW, THICK, LENGTH, NAMES = 20, 13, 260, 200
 
 
-def bars(names: Sequence[str], values, *, title: str = "") -> Picture:
+def bars(names: Sequence[str], values, *, title: str = "", percent: bool = False) -> Picture:
     """Horizontal bars from zero, to the right and orange above it, to the left and blue below, with their numbers.
 
-    A number that is missing (NaN) is a dash. Raises ValueError for no names, as many values as there are not names,
-    and infinite values.
+    A number that is missing (NaN) is a dash; `percent` writes shares as per cent. Raises ValueError for no names,
+    another number of values, and infinite values.
     """
     names = [str(n) for n in names]
     if not names:
@@ -23,15 +26,14 @@ def bars(names: Sequence[str], values, *, title: str = "") -> Picture:
     found = numbers("values", values, 1)
     if len(found) != len(names):
         raise ValueError(f"expected a value for each of {len(names)} names, got {len(found)}")
-    texts = [number(v) for v in found]
-    limit = largest(found) or 1.0
-    low, high = min(float(min((v for v in found if v == v), default=0)), 0.0), max(
-        float(max((v for v in found if v == v), default=0)), 0.0)
+    texts = [as_percent(v) if percent else number(v) for v in found]
+    there = found[~np.isnan(found)]
+    low, high = there.min(initial=0.0), there.max(initial=0.0)
     room = max(text_width(t) for t in texts) + 6
     sketch = Sketch()
     top = heading(sketch, title)
     labels = max(text_width(shorten(clean(n), NAMES)) for n in names)
-    per = LENGTH / ((high - low) or limit)
+    per = LENGTH / ((high - low) or 1.0)
     zero = MARGIN + labels + 8 + (room if low < 0 else 0) - low * per
     for i, (name, value, text) in enumerate(zip(names, found, texts, strict=True)):
         y = top + i * ROW

@@ -7,7 +7,7 @@ import numpy as np
 from .arrays import embed_signed, largest
 from .cells import grid, mark, side
 from .example import Example, example
-from .images import MARGIN
+from .images import MARGIN, between
 from .svg import LINE, Picture, Sketch, clean, number, text_width, wrap
 
 GAP = 34  # between grids, for the sign between them
@@ -46,17 +46,25 @@ def _shown(found: Example, at: tuple[int, int]) -> list[int]:
 
 
 def _equation(found: Example, at: tuple[int, int], with_bias: bool) -> list[str]:
-    """The sum, term by term."""
+    """The sum, term by term; of many terms a number for each channel that is drawn, and one for all others."""
     products, window = _products(found, at), found.windows[at]
     if products.size <= TERMS:
         pieces = [f"{_factor(a)} × {_factor(b)}" for a, b in zip(window.ravel(), found.w.ravel(), strict=True)]
+    elif len(products) == 1:
+        pieces = [f"{_factor(products.sum())} ({products.size} products)"]
     else:
-        pieces = [_factor(s) for s in products.sum((1, 2))[:TERMS]]
-        if len(products) > TERMS:
-            pieces.append(f"{_factor(products[TERMS:].sum())} from {len(products) - TERMS} more channels")
+        channels = _shown(found, at)
+        pieces = [f"{_factor(products[c].sum())} (channel {c})" for c in channels]
+        if rest := _gone(found, channels):
+            pieces.append(f"{_factor(products[rest].sum())} ({len(rest)} more channels)")
     if with_bias:
         pieces.append(f"{_factor(found.bias)} (bias)")
     return [f"{number(found.output[at])} = {pieces[0]}", *(f"+ {p}" for p in pieces[1:])]
+
+
+def _gone(found: Example, channels: list[int]) -> list[int]:
+    """The channels that are not drawn."""
+    return [c for c in range(len(found.w)) if c not in channels]
 
 
 def _factor(value: float) -> str:
@@ -118,7 +126,7 @@ def _signal(sketch: Sketch, found: Example, at: tuple[int, int], with_bias: bool
 
 def _rest(sketch: Sketch, found: Example, at: tuple[int, int], channels: list[int], x: float, y: float) -> float:
     """A line about channels that are not drawn; returns its height."""
-    gone = [c for c in range(len(found.w)) if c not in channels]
+    gone = _gone(found, channels)
     if not gone:
         return 0
     rest = _products(found, at)[gone].sum()
@@ -163,7 +171,8 @@ def _plane(sketch: Sketch, found: Example, at: tuple[int, int], with_bias: bool)
         middle = y + (tall - high) / 2
         owner = np.arange(kh * kw).reshape(kh, kw)
         if large:
-            grid(sketch, places["window"], middle, window[c], cell, owner=owner, inside=_within(found, at))
+            inside = found.inside[found.seen(at) >= 0].reshape(kh, kw)
+            grid(sketch, places["window"], middle, window[c], cell, owner=owner, inside=inside)
         grid(sketch, places["filter"], middle, found.w[c], cell, owner=owner)
         grid(sketch, places["products"], y + (tall - kh * room) / 2, products[c], room, owner=owner, texts=factors[c])
         for left, sign in ((places["filter"], "×"), (places["products"], "=")):
@@ -180,19 +189,13 @@ def _size(width: int, height: int) -> str:
     return f"{height} x {width}"
 
 
-def _within(found: Example, at: tuple[int, int]) -> np.ndarray:
-    """Which elements of the window are no padding, (kh, kw)."""
-    owner = found.seen(at)
-    return np.sort(np.where(owner >= 0, owner * 2 + found.inside, -1).ravel())[-found.w[0].size:].reshape(
-        found.w.shape[1:]) % 2 == 1
-
-
 def _input(sketch: Sketch, found: Example, c: int, at: tuple[int, int], x: float, y: float, cell: float,
            large: bool) -> None:
     if large:
         height, width = found.inside.shape
         sketch.rect(x, y, width * cell, height * cell, "cell")
-        sketch.pixels(x, y, width * cell, height * cell, embed_signed(found.padded[c], largest(found.padded)))
+        sketch.pixels(x, y, width * cell, height * cell, embed_signed(found.padded[c], largest(found.padded)),
+                      tip=between(found.padded[c]))
     else:
         grid(sketch, x, y, found.padded[c], cell, owner=found.seen(at), inside=found.inside)
     kh, kw = found.w.shape[1:]
@@ -213,7 +216,8 @@ def _output(sketch: Sketch, found: Example, at: tuple[int, int], with_bias: bool
         cell = 160 / max(height, width)
         y = max(middle - height * cell / 2, top)
         sketch.rect(x, y, width * cell, height * cell, "cell")
-        sketch.pixels(x, y, width * cell, height * cell, embed_signed(found.output, largest(found.output)))
+        sketch.pixels(x, y, width * cell, height * cell, embed_signed(found.output, largest(found.output)),
+                      tip=between(found.output))
         sketch.text(x, y + height * cell + LINE, f"at {found.name(at)}: {number(found.output[at])}")
     else:
         cell = side(found.output)

@@ -27,6 +27,7 @@ def image(image, *, title: str = "", scale: float | None = None) -> Picture:
     sketch = Sketch()
     top = heading(sketch, title)
     sketch.pixels(MARGIN, top, width, height, embed(found, (width, height)), smooth=width < found.shape[1])
+    sketch.rect(MARGIN, top, width, height, "rule")  # where a white image ends on white paper
     return finish(sketch, width, top + height, title, title or f"an image of {_size(found)} pixels")
 
 
@@ -158,11 +159,15 @@ def _shown(found: np.ndarray, scale: float | None) -> tuple[int, int]:
     return max(round(width * scale), 1), max(round(height * scale), 1)
 
 
-def _range(values: np.ndarray) -> str:
+def between(values: np.ndarray) -> str:
+    """The smallest and the largest value that is there, in words."""
     there = values[~np.isnan(values)]
-    gone = values.size - there.size
-    text = f"{number(there.min())} to {number(there.max())}" if there.size else "no values"
-    return f"{_size(values)} values, {text}" + (f", {gone} missing" if gone else "")
+    return f"{number(there.min())} to {number(there.max())}" if there.size else "no values"
+
+
+def _range(values: np.ndarray) -> str:
+    gone = int(np.isnan(values).sum())
+    return f"{_size(values)} values, {between(values)}" + (f", {gone} missing" if gone else "")
 
 
 def draw_scale(sketch: Sketch, x: float, y: float, values: np.ndarray, limit: float, width: float,

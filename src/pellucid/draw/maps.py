@@ -6,7 +6,7 @@ import numpy as np
 
 from .arrays import PALE, embed, embed_signed, numbers, reduced
 from .cells import grid, side
-from .images import MARGIN, draw_scale, finish, heading, limited
+from .images import MARGIN, between, draw_scale, finish, heading, limited
 from .svg import LINE, Picture, Sketch, number, text_width
 
 TILE, GAP = 64, 10  # of a map in a grid, in pixels
@@ -91,7 +91,7 @@ def feature_maps(maps, *, title: str = "", most: int = 64, limit: float | None =
     for k, c in enumerate(shown):
         x, y = MARGIN + k % columns * (wide + GAP), top + k // columns * (high + LINE + 4)
         plane = found[..., c]
-        tip = f"channel {c}: {_range(plane)}"
+        tip = f"channel {c}: {between(plane)}"
         sketch.rect(x, y, wide, high, "cell", tip=tip)
         sketch.pixels(x, y, wide, high, embed_signed(reduced(plane, wide, high), limit), tip=tip)
         sketch.text(x + wide / 2, y + high + 12, str(c), "muted", anchor="middle", size=10)
@@ -141,7 +141,7 @@ def filters(weight, *, title: str = "", most: int = 64, limit: float | None = No
         else:
             plane = found[o, i]
             sketch.rect(x, y, wide, high, "cell")
-            sketch.pixels(x, y, wide, high, embed_signed(plane, limit), tip=f"{tip}: {_range(plane)}")
+            sketch.pixels(x, y, wide, high, embed_signed(plane, limit), tip=f"{tip}: {between(plane)}")
         if len(planes) == 1:
             sketch.text(x + wide / 2, y + high + 11, str(o), "muted", anchor="middle", size=10)
         elif k % columns == 0:
@@ -173,8 +173,3 @@ def _spread(count: int, most: int) -> list[int]:
 def _fit(width: int, height: int, longest: int) -> tuple[float, float]:
     scale = longest / max(width, height)
     return max(width * scale, 3), max(height * scale, 3)
-
-
-def _range(plane: np.ndarray) -> str:
-    there = plane[~np.isnan(plane)]
-    return f"{number(there.min())} to {number(there.max())}" if there.size else "missing"

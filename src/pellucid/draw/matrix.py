@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .arrays import embed, numbers
+from .arrays import embed, numbers, rgb
 from .cells import side, tint
 from .images import MARGIN, finish
 from .svg import LINE, TINTS, Picture, Sketch, number, text_width
@@ -79,5 +79,5 @@ def _pixels(owner: np.ndarray, block: int) -> np.ndarray:
     padded[: owner.shape[0], : owner.shape[1]] = owner
     blocks = padded.reshape(rows, block, columns, block).swapaxes(1, 2).reshape(rows, columns, -1)
     first = np.take_along_axis(blocks, (blocks >= 0).argmax(2)[..., None], 2)[..., 0]
-    colours = np.array([[int(t[i : i + 2], 16) for i in (1, 3, 5)] + [255] for t in TINTS] + [[0] * 4], np.uint8)
+    colours = np.array([[*rgb(t), 255] for t in TINTS] + [[0] * 4], np.uint8)
     return colours[np.where(first >= 0, first % len(TINTS), len(TINTS))]

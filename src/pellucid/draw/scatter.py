@@ -11,7 +11,7 @@ import numpy as np
 from .arrays import numbers
 from .axes import Axis, frame, left_of, spanned
 from .curves import colour
-from .svg import LINE, SERIES, Picture, Sketch, clean
+from .svg import LINE, SERIES, Picture, Sketch
 
 WIDTH, HEIGHT = 310, 260  # of a panel, in pixels
 LEFT, RIGHT, TOP, BOTTOM = 68, 16, 34, 46  # its margins
@@ -50,28 +50,28 @@ def scatter(names: Sequence[str], panels: Sequence[Panel], y_label: str, y_perce
     shift = max(left_of(y.ticks()) - LEFT, 0)  # where the axis' texts are wide
     sketch = Sketch()
     for i, p in enumerate(panels):
-        _panel(sketch, p, i * WIDTH + shift, y, "" if i else y_label)
+        _panel(sketch, names, p, i * WIDTH + shift, y, "" if i else y_label)
     for i, name in enumerate(names):
         below = HEIGHT + 14 + 18 * i
-        _point(sketch, LEFT + shift, below - 4, i, clean(name))
+        _point(sketch, LEFT + shift, below - 4, i)
         sketch.text(LEFT + shift + 12, below, name, room=WIDTH * len(panels) - LEFT - 12 - RIGHT)
     return sketch.picture(WIDTH * len(panels) + shift, HEIGHT + 18 * len(names) + 6,
                           f"{y_label} against {', '.join(p.title for p in panels)} of {', '.join(map(str, names))}")
 
 
-def _panel(sketch: Sketch, p: Panel, left: float, y: Axis, y_label: str) -> None:
+def _panel(sketch: Sketch, names: Sequence[str], p: Panel, left: float, y: Axis, y_label: str) -> None:
     first, last = floor(log10(min(p.x)) - 0.05), ceil(log10(max(p.x)) + 0.05)
     x = Axis(10.0**first, 10.0**last, left + LEFT, left + WIDTH - RIGHT, log=True)
     frame(sketch, x, y, p.x_label, y_label, ticks=(7, 6))
     sketch.text((x.start + x.end) / 2, TOP - LINE, p.title, "strong", anchor="middle", room=x.end - x.start + 30)
-    for i, (value, height, spread) in enumerate(zip(p.x, p.y, p.spread, strict=True)):
+    for i, (name, value, height, spread) in enumerate(zip(names, p.x, p.y, p.spread, strict=True)):
         at = x(value)
         if spread:
             sketch.line(at, y(height + spread), at, y(height - spread))
-        _point(sketch, at, y(height), i, "")
+        _point(sketch, at, y(height), i, name)
 
 
-def _point(sketch: Sketch, x: float, y: float, i: int, tip: str) -> None:
+def _point(sketch: Sketch, x: float, y: float, i: int, tip: str = "") -> None:
     """The i-th name's: a disc, or a ring where the colours begin again."""
     kind = colour(i)
     sketch.circle(x, y, 5, kind, tip=tip)

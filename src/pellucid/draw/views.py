@@ -107,7 +107,6 @@ def _window(sketch: Sketch, found: Example, at: At) -> tuple[float, float]:
 def _template(sketch: Sketch, found: Example, at: At) -> tuple[float, float]:
     """The part of the input at each position, and how well it answers the filter: a row each, or laid out as the
     output is."""
-    limit, top = largest(found.padded), largest(found.output) or 1.0
     cell = side(found.padded, found.w, found.output)
     (kh, kw), (height, width) = found.w.shape[1:], found.output.shape
     owner = np.arange(kh * kw).reshape(kh, kw)
@@ -120,7 +119,7 @@ def _template(sketch: Sketch, found: Example, at: At) -> tuple[float, float]:
         per = 100 / (max(float(found.output.max()), 0.0) - low or 1.0)
         for i, value in enumerate(found.output[0]):
             y = (i + 1) * (cell + 4) + 6
-            grid(sketch, left, y, found.windows[0, i, 0], cell, limit=limit, owner=owner if i == at[1] else None)
+            grid(sketch, left, y, found.windows[0, i, 0], cell, owner=owner if i == at[1] else None)
             sketch.text(answer - 12, y + cell / 2 + 4, "→", "muted", anchor="middle")
             grid(sketch, answer, y, np.array([[value]]), cell)
             zero = bars - low * per
@@ -136,6 +135,7 @@ def _template(sketch: Sketch, found: Example, at: At) -> tuple[float, float]:
     _shades(sketch, 0, LINE + kh * cell + 12, found.w[0], largest(found.w))
     left = kw * cell + 30
     sketch.text(left, 12, "parts of the input, with their outputs", "muted")
+    limit, top = largest(found.padded), largest(found.output) or 1.0
     across, down = max(kw * SMALL, text_width("-999")) + 12, kh * SMALL + LINE + 12
     for i, j in np.ndindex(height, width):
         x, y, value = left + j * across, LINE + 6 + i * down, found.output[i, j]

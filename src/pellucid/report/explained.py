@@ -53,8 +53,7 @@ def _top(e: Explanation, label: str | None, pictures: Pictures, facts):
     ranked = np.argsort(-p, kind="stable")[:CLASSES]
     if e.target not in ranked:
         ranked = [*ranked[:-1], e.target]
-    pictures["answer"] = draw.bars([e.classes[i] for i in ranked], [100 * float(p[i]) for i in ranked],
-                                   title="Probability, %")
+    pictures["answer"] = draw.bars([e.classes[i] for i in ranked], p[ranked], title="Probability", percent=True)
     return render("explained/top.html", image=pictures["image"], answer=pictures["answer"], said=said(e, label),
                   facts=[*facts, (f"logit of {clipped(e.classes[e.target])}", f"{e.answer.logits[e.target]:.4g}")])
 
