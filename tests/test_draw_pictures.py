@@ -74,6 +74,13 @@ def test_sizes_of_files():
     assert len(draw.feature_maps(rng.normal(size=(224, 224, 64))).svg) < 600_000
 
 
+def test_images_of_a_gallery_end_where_their_frame_is():
+    picture = draw.gallery([np.full((5, 10, 3), 255, np.uint8), np.zeros((9, 9), np.uint8)], ["", "b"])
+    boxes = [m.box for m in marks(picture, "image")]
+    paper, *frames = marks(picture, "rect")
+    assert [m.box for m in frames] == boxes and len(boxes) == 2
+
+
 def test_a_large_map_is_reduced_to_means_of_what_is_there():
     values = np.zeros((900, 450))
     values[:450] = 2

@@ -102,6 +102,8 @@ def _thumb(sketch: Sketch, x: float, y: float, name: str, image, caption: list[s
     with sketch.linked(link):
         sketch.pixels(x + (THUMB - wide) / 2, y + (THUMB - high) / 2, wide, high, embed(found, (wide, high)),
                       tip=clean("\n".join(caption)))
+        # Where a white image ends on white paper, and what a link marks.
+        sketch.rect(x + (THUMB - wide) / 2, y + (THUMB - high) / 2, wide, high, "rule", pointer_events="none")
     for i, line in enumerate(caption):
         sketch.text(x + THUMB / 2, y + THUMB + LINE * (i + 1) - 3, line, "muted" if i else "", anchor="middle",
                     room=THUMB)
