@@ -350,7 +350,7 @@ def test_where_there_is_no_convolution_one_line_says_so(name):
 @pytest.mark.parametrize("name", [name for name in studies.MODEL_STUDIES if name != "depth"])
 def test_what_cannot_be_studied_is_refused(name):
     model, study = made((6, 5, 1), Conv(2, 3), MaxPool(2), Flatten(), Dense(2)), studies.MODEL_STUDIES[name]
-    with pytest.raises(ValueError, match="needs at least . images?, got 0"):
+    with pytest.raises(ValueError, match="needs at least 1 image, got 0"):
         study(model, np.zeros((0, 6, 5, 1), np.float32))
     with pytest.raises(ValueError, match="expected images of shape"):
         study(model, np.zeros((3, 5, 6, 1), np.float32))
@@ -360,6 +360,30 @@ def test_what_cannot_be_studied_is_refused(name):
         study(model.network, np.zeros((3, 6, 5, 1), np.float32))
     with pytest.raises(ValueError, match="not finite"):
         study(model, np.full((3, 6, 5, 1), np.nan, np.float32))
+
+
+@pytest.mark.parametrize("name", [name for name in studies.MODEL_STUDIES if name != "depth"])
+def test_weights_that_are_no_numbers_are_refused(name):
+    model = made((6, 5, 1), Conv(2, 3, padding=1), MaxPool(2), Flatten(), Dense(2), conv1_weight=np.full((2, 1, 3, 3),
+                                                                                                         np.nan))
+    with pytest.raises(ValueError, match="not finite"):
+        studies.MODEL_STUDIES[name](model, normals(RNG(12), 3, 6, 5, 1))
+
+
+def test_sentences_count_what_there_is():
+    model = made((6, 5, 1), Conv(2, 3, stride=2), GlobalAvgPool(), Dense(2))
+    assert studies.depth(model).sentence.startswith("In 1 layer that looks at neighbours, from the input to conv1")
+    assert "A position of conv1 sees 3x3 positions of the input, neighbours 2x2 apart: 30% of it." in studies.depth(
+        model).sentence
+    image = normals(RNG(13), 1, 6, 5, 1)
+    assert "Of the 1 of 1 images" in studies.hierarchy(model, image, steps=0).sentence
+    with pytest.raises(studies.DoesNotApply, match="one image only"):
+        studies.invariance(made((6, 5, 1), MaxPool(2), Flatten(), Dense(2)), image)
+    tiny = made((1, 1, 1), Conv(4, 3, padding=1), Flatten(), Dense(2))
+    sentence = studies.sharing(tiny, image[:, :1, :1]).sentence
+    assert "stands 0 to 1 times" in sentence and "4 weights, 0.11 times as many" in sentence
+    with pytest.raises(studies.DoesNotApply, match="no layer of this network makes a map of several positions"):
+        studies.equivariance(tiny, image[:, :1, :1])
 
 
 def test_layers_that_are_not_there_are_refused():

@@ -53,6 +53,16 @@ def test_without_padding_and_strides_maps_follow_exactly_everywhere():
     assert "follow exactly away from all borders and follow exactly over the whole map" in found.sentence
 
 
+def test_curves_are_drawn_of_layers_of_which_something_is_known():
+    model = made((8, 8, 1), Conv(2, 3, padding=1), ReLU(), Conv(2, 7, padding=3))
+    found = studies.equivariance(model, normals(RNG(8), 4, 8, 8, 1), shifts=2)
+    first, last = found.variants[0].layers
+    assert last.inside == (None, None) and None not in first.inside + last.everywhere
+    inside, everywhere = (figure.svg for figure in found.figures()[:2])
+    assert "Away from all borders" in inside and "conv1" in inside and "conv2" not in inside
+    assert "conv1" in everywhere and "conv2" in everywhere
+
+
 def test_padding_is_seen_at_the_borders_only():
     model = made((16, 15, 2), Conv(3, 3, padding=1), ReLU(), Conv(4, 5, padding="same"), data=integers)
     found = studies.equivariance(model, integers(RNG(2), 5, 16, 15, 2), shifts=3)

@@ -11,7 +11,8 @@ import numpy as np
 from ..model import Model
 from ..network import Network
 from ..summary import by
-from .layers import looking
+from ..texts import number
+from .layers import NO_WINDOWS, looking
 from .result import DoesNotApply, Study, checked, model_study
 
 if TYPE_CHECKING:
@@ -49,14 +50,15 @@ class Depth(Study):
     def sentence(self) -> str:
         spatial = [level for level in self.levels if level.size]
         first, last = spatial[0], spatial[-1]
-        text = (f"In {len(spatial)} layers that look at neighbours, from the input to {last.layer}, the map goes from "
+        count = number(len(spatial), "layer that looks", "layers that look")
+        text = (f"In {count} at neighbours, from the input to {last.layer}, the map goes from "
                 f"{by(self.input_size)} positions to {by(last.size)} and the channels from "
                 f"{self.input_channels:,} to {last.channels:,}.")
         if first.field and last.field:
-            whole = all(f >= n for f, n in zip(last.field, self.input_size, strict=True))
-            text += (f" A position of {first.layer} sees {by(first.field)} positions of the input, one of "
-                     f"{last.layer} {by(last.field)}, neighbours {by(last.stride)} apart"
-                     + (": more than there are." if whole else f": {_share(last.field, self.input_size):.0%} of it."))
+            share = prod(min(f, n) for f, n in zip(last.field, self.input_size, strict=True)) / prod(self.input_size)
+            text += f" A position of {first.layer} sees {by(first.field)} positions of the input"
+            text += f", one of {last.layer} {by(last.field)}" if last is not first else ""
+            text += f", neighbours {by(last.stride)} apart: " + ("all of it." if share == 1 else f"{share:.0%} of it.")
         return text
 
     def figures(self) -> list[Picture]:
@@ -86,12 +88,11 @@ def depth(model: Model, images: np.ndarray | None = None) -> Depth:
     Raises DoesNotApply for a network in which no layer looks at neighbours.
     """
     if images is not None:
-        checked(model, images, 0)
+        checked(model, images)
     network = model.network
     levels = tuple(_level(network, name) for name in looking(network))
     if not any(level.size for level in levels):
-        raise DoesNotApply("no layer of this network looks at neighbouring positions: it has no convolution "
-                           "or pooling")
+        raise DoesNotApply(NO_WINDOWS)
     return Depth(network.input_shape[:-1], network.input_shape[-1], levels)
 
 
@@ -100,7 +101,3 @@ def _level(network: Network, name: str) -> Level:
     return Level(
         name, type(network.node(name).layer).__name__, field and tuple(f.size for f in field),
         field and tuple(f.stride for f in field), shape[:-1], shape[-1], prod(shape))
-
-
-def _share(field: tuple[int, ...], size: tuple[int, ...]) -> float:
-    return prod(min(f, n) for f, n in zip(field, size, strict=True)) / prod(size)

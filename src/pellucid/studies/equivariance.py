@@ -13,10 +13,9 @@ import numpy as np
 from ..data.arrays import spread
 from ..geometry import ReceptiveField
 from ..model import Model
-from ..network import INPUT
 from ..training.plan import whole
-from .layers import looking, some
-from .matches import CHUNK, MEMORY, blocks
+from .layers import some, with_windows
+from .matches import blocks
 from .result import DoesNotApply, Study, checked, model_study
 from .shifts import Distance, compared
 from .variants import Variant, variants
@@ -122,11 +121,13 @@ class Equivariance(Study):
         from .. import draw
 
         shifts, model = list(range(1, self.shifts + 1)), self.variants[0]
-        pictures = [
-            draw.curves([(layer.layer, shifts, _gaps(getattr(layer, side))) for layer in model.layers],
-                        x_label=SHIFT, y_label="equivariance error", percent=True, title=title)
-            for side, title in (("inside", "Away from all borders"), ("everywhere", "Over the whole map"))
-            if any(y is not None for layer in model.layers for y in getattr(layer, side))]
+        pictures = []
+        for side, title in (("inside", "Away from all borders"), ("everywhere", "Over the whole map")):
+            series = [(layer.layer, shifts, _gaps(errors)) for layer in model.layers
+                      if set(errors := getattr(layer, side)) != {None}]
+            if series:
+                pictures.append(draw.curves(series, x_label=SHIFT, y_label="equivariance error", percent=True,
+                                            title=title))
         measured = [v for v in self.variants if v.layers]
         common = [layer.layer for layer in model.layers
                   if all(layer.layer in [other.layer for other in v.layers] for v in measured)]
@@ -154,21 +155,12 @@ def equivariance(model: Model, images: np.ndarray, *, shifts: int = 4, most: int
     """
     images, shifts, most = checked(model, images), whole("shifts", shifts, 1), whole("most", most, 1)
     layers, network = whole("layers", layers, 1), model.network
-    names = [name for name in looking(network) if network.receptive_fields[name] is not None
-             and len(network.shapes[name]) > 1]
+    names = [name for name in with_windows(network) if prod(network.shapes[name][:-1]) > 1]
     if not names:
-        raise DoesNotApply("no layer of this network looks at neighbouring positions, so it has no maps that could "
-                           "move with the image")
+        raise DoesNotApply("no layer of this network makes a map of several positions, which could move with the image")
     names, images = some(names, layers), images[spread(len(images), most)]
     answers = _answered(model, images)
     return Equivariance(shifts, tuple(_measured(v, model, images, names, shifts, answers) for v in variants(model)))
-
-
-def together(model: Model, names: list[str]) -> int:
-    """How many images to look at together, so that their values at some taps take little memory."""
-    shapes = {**model.network.shapes, INPUT: model.network.input_shape}
-    each = 16 * sum(prod(shapes[name]) for name in names)  # in float64, and moved in float32
-    return max(min(MEMORY // each, CHUNK), 1)
 
 
 def _measured(variant: Variant, whole_model: Model, images: np.ndarray, names: list[str], shifts: int,
@@ -189,7 +181,7 @@ def _measured(variant: Variant, whole_model: Model, images: np.ndarray, names: l
     taken = sorted({*names, *([output] if answering else [])})
     found: dict[tuple, Distance] = defaultdict(Distance)
     changed, asked = np.zeros(shifts), np.zeros(shifts)
-    for axis, shift, still, moved in compared(model, images, taken, shifts, together(model, taken)):
+    for axis, shift, still, moved in compared(model, images, taken, shifts):
         for name in names:
             for move in _moves(shift, fields[name][axis].stride):
                 for side, parts in _partners(fields[name], network, name, axis, shift, move).items():

@@ -13,9 +13,9 @@ from ..explain import taps
 from ..model import Model
 from ..summary import by
 from ..training.plan import whole
-from .layers import cost, looking, some, up_to
+from .layers import cost, some, up_to, with_windows
 from .matches import MEMORY, window_of
-from .result import DoesNotApply, Study, checked, model_study, pictured
+from .result import Study, checked, model_study, pictured, require_finite
 
 if TYPE_CHECKING:
     from ..draw import Picture
@@ -98,12 +98,7 @@ def fields(model: Model, images: np.ndarray, *, most: int = 48, layers: int = 8,
     which no layer looks at neighbours.
     """
     images, most, network = checked(model, images), whole("most", most, 1), model.network
-    known = network.receptive_fields
-    names = [name for name in looking(network) if known[name] is not None and len(network.shapes[name]) > 1]
-    if not names:
-        raise DoesNotApply("no layer of this network looks at neighbouring positions: each of its units sees all of "
-                           "the input")
-    names = some(names, whole("layers", layers, 1))
+    names = some(with_windows(network), whole("layers", layers, 1))
     # A gradient to the input takes about as long as the value twice over.
     affordable = WORK // (3 * sum(cost(network, name) for name in names))
     images = np.ascontiguousarray(images[spread(len(images), min(most, max(affordable, FEWEST)))])
@@ -143,4 +138,5 @@ def effective(model: Model, images: np.ndarray, name: str, seed: int = 0) -> np.
         for i, own in enumerate(cotangent):
             own[*place, channels[(first + i) % len(channels)]] = 1
         total += np.abs(taps.gradients(part, some, cotangent, ["input"])["input"]).sum(axis=(0, -1))
+    require_finite(total, f"the gradients of {name}")
     return total / (total.max() or 1.0)

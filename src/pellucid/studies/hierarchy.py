@@ -81,9 +81,10 @@ class Hierarchy(Study):
             shares = ", ".join(f"{v.one_class:.0%} in {v.layer}" for v in self.levels)
             text += (f" Of the {self.count} of {self.images:,} images that a unit answers most, the model gives "
                      f"one answer to {shares}; taken at random, to {self.one_class_by_chance:.0%}.")
-        gains = [f"{v.gain:.1f} times in {v.layer}" for v in self.levels if v.gain is not None]
+        gains = [f"{v.gain:.1f} in {v.layer}" for v in self.levels if v.gain is not None]
         if gains:
-            text += f" Images made for a unit are answered more than the best of these: {', '.join(gains)}."
+            text += (" How many times as strongly as the best of these a unit answers an image made for it: "
+                     f"{', '.join(gains)}.")
         return text
 
     def figures(self) -> list[Picture]:
@@ -143,7 +144,7 @@ def hierarchy(model: Model, images: np.ndarray, *, layers: int = 5, units: int =
             tuple(tuple(cut(model, images[m.image], m.window) for m in own) for own in matches),
             tuple(_shown(model, m, limits) for m in made if m)))
     by_chance = _by_chance(model, images, count, seed)
-    return Hierarchy(len(images), count, network.input_shape[:-1], by_chance, tuple(levels))
+    return Hierarchy(len(images), min(count, len(images)), network.input_shape[:-1], by_chance, tuple(levels))
 
 
 def unit_of(network: Network, name: str) -> str:

@@ -12,7 +12,6 @@ import numpy as np
 from ..data.arrays import spread
 from ..model import Model
 from ..training.plan import whole
-from .equivariance import together
 from .layers import POOLING, looking
 from .result import DoesNotApply, Study, checked, model_study
 from .shifts import Distance, compared
@@ -72,16 +71,18 @@ def invariance(model: Model, images: np.ndarray, *, shifts: int = 4, most: int =
     `shifts` pixels, along each axis; means over images, axes, positions and channels.
 
     The same positions are compared, so that 0 is invariance, not equivariance. Raises ValueError for images that do not
-    fit and for less than two, DoesNotApply for a network without pooling.
+    fit, DoesNotApply for a single image and for a network without pooling.
     """
-    images, shifts, most = checked(model, images, 2), whole("shifts", shifts, 1), whole("most", most, 2)
+    images, shifts, most = checked(model, images), whole("shifts", shifts, 1), whole("most", most, 2)
+    if len(images) < 2:
+        raise DoesNotApply("there is one image only, and no other to compare a shift with")
     images, network = images[spread(len(images), most)], model.network
     nodes = [network.node(name) for name in looking(network) if isinstance(network.node(name).layer, POOLING)]
     if not nodes:
         raise DoesNotApply("this network has no pooling layer")
     names = sorted({name for node in nodes for name in (node.name, node.inputs[0])})
     found: dict[tuple[str, int], Distance] = defaultdict(partial(Distance, by_place=True))
-    for _, shift, still, moved in compared(model, images, names, shifts, together(model, names)):
+    for _, shift, still, moved in compared(model, images, names, shifts):
         for name in names:
             found[name, shift].add(moved[name], still[name])
     return Invariance(len(images), shifts, tuple(

@@ -12,12 +12,22 @@ from ..network import Network, Node
 from .result import DoesNotApply
 
 POOLING = (MaxPool, AvgPool, AdaptiveAvgPool, GlobalMaxPool, GlobalAvgPool)
+NO_WINDOWS = "no layer of this network looks at windows of several positions"
 
 
 def looking(network: Network) -> list[str]:
     """The layers that look at more than one position, or leave positions out: convolutions and poolings but 1x1 ones
     of stride 1."""
     return [node.name for node in network.nodes if isinstance(node.layer, (Conv, *POOLING)) and _moves(network, node)]
+
+
+def with_windows(network: Network) -> list[str]:
+    """Those of them that make maps whose windows in the input are known. Raises DoesNotApply where there is none."""
+    found = [name for name in looking(network)
+             if network.receptive_fields[name] is not None and len(network.shapes[name]) > 1]
+    if not found:
+        raise DoesNotApply(NO_WINDOWS)
+    return found
 
 
 def _moves(network: Network, node: Node) -> bool:
@@ -77,4 +87,3 @@ def with_parameters(network: Network, model: Model) -> Model:
     values = model.parameters
     made.load_parameters({key: values[key] for key in network.parameters()})
     return made
-

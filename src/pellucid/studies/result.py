@@ -21,7 +21,7 @@ MODEL_STUDIES: dict[str, Callable[..., Study]] = {}  # by name, in the order in 
 
 
 class DoesNotApply(ValueError):
-    """The claim is about something that this network does not have. The message is one line."""
+    """The claim is about something that this network or these images do not have. The message is one line."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,14 +72,14 @@ def model_study(name: str):
     return listed
 
 
-def checked(model: Model, images: np.ndarray, least: int = 1) -> np.ndarray:
-    """The images as `taps` reads them, none copied. Raises ValueError unless there are `least` of them, which fit and
-    are finite numbers."""
+def checked(model: Model, images: np.ndarray) -> np.ndarray:
+    """The images as `taps` reads them, none copied. Raises ValueError unless there are some, which fit and are finite
+    numbers."""
     if not isinstance(model, Model):
         raise ValueError(f"a study needs a pellucid.Model, got {type(model).__name__}")
     images = taps.as_read(model, images)
-    if len(images) < least:
-        raise ValueError(f"this study needs at least {least} image{'s' * (least > 1)}, got {len(images)}")
+    if not len(images):
+        raise ValueError("a study needs at least 1 image, got 0")
     for first in range(0, len(images), READ):
         require_finite(images[first:first + READ], "the images")
     return images

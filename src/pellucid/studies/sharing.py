@@ -14,8 +14,9 @@ from ..geometry import Window, output_size
 from ..layers import Conv
 from ..model import Model
 from ..ops import conv_matrix
+from ..texts import number
 from .layers import convolution, up_to
-from .result import Study, checked, model_study, pictured
+from .result import Study, checked, model_study, pictured, require_finite
 
 if TYPE_CHECKING:
     from ..draw import Picture
@@ -76,13 +77,15 @@ class Sharing(Study):
     @property
     def sentence(self) -> str:
         least, most = self.uses
-        times = f"{most:,} times" if least == most else f"{least:,} to {most:,} times"
+        times = number(most, "time") if least == most else f"{least:,} to {most:,} times"
+        ratio = self.dense / self.weights
+        ratio = f"{ratio:,.0f}" if ratio >= 10 else f"{ratio:.2g}"
         whole = (self.checked.rows, self.checked.columns) == (self.rows, self.columns)
         part = "the matrix gives" if whole else f"{self.checked.rows:,} rows of the matrix give"
         return (f"{self.layer} ({self.kernel}) makes {self.rows:,} numbers of {self.columns:,} with {self.weights:,} "
                 f"weights, each of which stands {times} in the layer's matrix; {self.nonzero / self.dense:.2%} of the "
                 f"matrix is not zero. The dense layer in its place has {self.dense:,} weights, "
-                f"{self.dense / self.weights:,.0f} times as many. Multiplied with an image, {part} the layer's "
+                f"{ratio} times as many. Multiplied with an image, {part} the layer's "
                 f"output, to {self.difference:.1g} of its largest value.")
 
     def to_json(self) -> dict:
@@ -188,6 +191,7 @@ def _difference(model: Model, images: np.ndarray, name: str, part: Part, axes, w
     """The largest difference of A x + b from what the layer computes, as a share of the largest value."""
     source = model.network.node(name).inputs[0]
     read = taps.values(up_to(model, name), images, {source, name})
+    require_finite(read[name], f"the values of {name}")
     x = np.float64(read[source][0][*map(slice, part.inputs), :part.channels])
     bias = model.parameters.get(f"{name}.bias", np.zeros(part.filters))[:part.filters]
     product = (matrix_of(weight, part, axes) @ x.ravel()).reshape(*part.positions, part.filters) + bias

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import prod
 
 import numpy as np
 
 from ..explain import taps
 from ..model import Model
+from ..network import INPUT
+from .matches import CHUNK, MEMORY
 from .result import require_finite
 
 
@@ -18,10 +21,13 @@ def moved(images: np.ndarray, axis: int, shift: int) -> np.ndarray:
     return np.ascontiguousarray(images.take(sources, axis=1 + axis))
 
 
-def compared(model: Model, images: np.ndarray, names: list[str], shifts: int,
-             each: int) -> Iterator[tuple[int, int, dict[str, np.ndarray], dict[str, np.ndarray]]]:
-    """The values at some taps for `each` images at a time and for the same ones moved: (axis, shift, values, values of
+def compared(model: Model, images: np.ndarray, names: list[str],
+             shifts: int) -> Iterator[tuple[int, int, dict[str, np.ndarray], dict[str, np.ndarray]]]:
+    """The values at some taps for some images at a time and for the same ones moved: (axis, shift, values, values of
     the moved), for every axis and every shift from 1 to `shifts`. Raises ValueError for values that are not finite."""
+    shapes = {**model.network.shapes, INPUT: model.network.input_shape}
+    size = 16 * sum(prod(shapes[name]) for name in names)  # bytes for an image: in float64, and moved in float32
+    each = max(min(MEMORY // size, CHUNK), 1)
     for first in range(0, len(images), each):
         block = images[first:first + each]
         still = {name: value.astype(np.float64) for name, value in taps.values(model, block, names).items()}
