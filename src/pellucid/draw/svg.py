@@ -119,7 +119,10 @@ def percent(value: float, digits: int = 1) -> str:
 
 def clean(text: object) -> str:
     """A text of one line without control characters, which XML cannot hold or which would turn other text around."""
-    return "".join(c if c.isprintable() else " " if c.isspace() else "" for c in str(text))
+    text = str(text)
+    if text.isprintable():  # soon seen, even of a text as long as a picture
+        return text
+    return "".join(c if c.isprintable() else " " if c.isspace() else "" for c in text)
 
 
 def text_width(text: str, size: float = SIZE) -> float:
