@@ -12,6 +12,7 @@ from pellucid import data, evaluation, report
 from pellucid.explain.agreement import overlap
 from pellucid.layers import AvgPool, Dense, Flatten
 from pellucid.network import Network, Sequential
+from pellucid.report import confusion as matrix
 from pellucid.report import network, shell, why
 from pellucid.report import pictures as albums
 
@@ -146,6 +147,18 @@ def test_a_page_of_many_classes_and_large_photographs_stays_below_ten_megabytes(
     assert 1e6 < len(html.encode()) < 10e6
     assert len(page.images) < albums.MOST + 200
     assert "Of 100 classes the 40 with most mistakes are shown" in page.text
+
+
+def test_shares_in_a_part_of_a_matrix_are_of_all_images_of_a_class(monkeypatch):
+    monkeypatch.setattr(matrix, "CLASSES", 2)
+    labels = np.repeat([0, 1, 2], [10, 10, 4])
+    answers = np.array([0] * 4 + [1] * 4 + [2] * 2 + [1] * 10 + [1, 2, 2, 2])
+    result = evaluation.score(np.eye(3)[answers], labels, ["a", "b", "c"])
+    monkeypatch.setattr(matrix, "CONFUSED_PAIRS", 1)
+    found = matrix.confusion(result, albums.Album())
+    assert "a, taken for b: 4 (40.0%)" in found.picture.svg and "b, right: 10 (100%)" in found.picture.svg
+    assert ">66.7%</text>" in found.picture.svg  # precision of b, among all answers
+    assert "4 of the 7 mistakes lie among them" in found.note
 
 
 def test_hostile_names_are_shown_and_nothing_else():

@@ -63,7 +63,8 @@ def confusion(result: Evaluation, album: Album) -> Confusion:
                      f"{inside:,} of the {number(int(wrong.sum()), 'mistake')} lie among them.")
     if cells and len(cells) < len(places):
         notes.append(f"{len(cells):,} of {len(places):,} cells open, those with most mistakes first.")
-    picture = draw.confusion(result.confusion[np.ix_(chosen, chosen)], names, links=links)
+    totals = [result.confusion.sum(axis=axis)[chosen] for axis in (1, 0)]
+    picture = draw.confusion(result.confusion[np.ix_(chosen, chosen)], names, links=links, totals=totals)
     return Confusion(picture, cells, anchors, " ".join(notes))
 
 
