@@ -1,5 +1,6 @@
 """The report of a classifier: what it says is what the evaluation says, it is one sound page, and it stays small."""
 
+import dataclasses
 import re
 
 import numpy as np
@@ -15,6 +16,7 @@ from pellucid.network import Network, Sequential
 from pellucid.report import confusion as matrix
 from pellucid.report import network, shell, why
 from pellucid.report import pictures as albums
+from pellucid.torch_engine import OnDevice, device_of
 
 HOSTILE = '<script>alert("1")</script>&#x0;\x07\n\u202e</style>' + "x" * 300
 
@@ -80,6 +82,24 @@ def test_classes_mistakes_and_layers_are_in_tables_and_texts(run, page):
                 f"{m['probability_of_true']:.1%}") in page.text
     assert len([name for name in page.ids if name.startswith("mistake-")]) == min(len(run.evaluation.wrong), why.MOST)
     assert "pellucid train 'my shapes.npz'" in page.text and pellucid.__version__ in page.text
+
+
+def test_training_is_counted_in_the_steps_that_were_made(run, page):
+    plan, count = run.setup.plan, run.steps
+    assert f"{count} steps of {plan.batch_size} images, which is {count // plan.epoch_steps} epochs, in" in page.text
+    part = dataclasses.replace(run, steps=plan.epoch_steps // 4, epochs=1, stopped=True)
+    text = Page(report.of_run(part)).text
+    assert f"of {plan.batch_size} images, which is {part.steps / plan.epoch_steps:.3g} epochs, in" in text
+    assert "It ended there" in text and "It ended there" not in page.text
+
+
+def test_a_page_says_what_computed_and_what_its_command_gives_again(run, page):
+    assert "computed by compiled kernels" in page.text and "the same weights to the bit" in page.text
+    model, result = wide(20, 3, 8)
+    assert "gives the same figures" in (text := Page(report.of_evaluation(model, result)).text)
+    assert "same weights" not in text and "computed by compiled kernels" in text
+    model.use(OnDevice(model, device_of("cpu")))
+    assert "computed by PyTorch on cpu in float32" in Page(report.of_evaluation(model, result)).text
 
 
 def test_two_explanations_are_compared(run, page):

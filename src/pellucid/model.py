@@ -76,6 +76,11 @@ class Model:
             self._engine.fetch()
         return self._buffer
 
+    @property
+    def engine(self) -> OnDevice | None:
+        """PyTorch where it computes the outputs, None where the compiled kernels do."""
+        return self._engine
+
     def use(self, engine: OnDevice | None) -> None:
         """Let PyTorch compute the outputs (see `torch_engine`); with None again the compiled kernels."""
         _ = self.buffer  # the last from the engine before

@@ -52,7 +52,7 @@ def of_run(run: Run) -> str:
             "Go on with pellucid train --resume and the run's folder. What is said here is of the best weights so far, "
             "on the validation images by which they were chosen, and so a little too good.", result.count))
     facts = [("validation accuracy", percent(run.best["validation_accuracy"])),
-             ("trained for", f"{number(run.epochs, 'epoch')}, {spoken(run.seconds)}")]
+             ("trained for", f"{_epochs(run)}, {spoken(run.seconds)}")]
     if seen is not None:
         facts.insert(0, ("accuracy on training images", percent(seen.accuracy)))
     where = "test images, which training never saw" if part == "test" else "validation images"
@@ -150,14 +150,21 @@ def _training(run: Run, seen: Evaluation | None) -> Section:
             draw.curves([("validation", epochs, columns["validation_accuracy"])], x_label="epoch", y_label="accuracy",
                         title="Accuracy", percent=True),
         ]
-    lead = (f"{number(run.epochs, 'epoch')} of {number(run.setup.plan.epoch_steps, 'step')} of "
-            f"{number(run.setup.plan.batch_size, 'image')}, in {spoken(run.seconds)}. The weights of epoch "
+    ended = f" It ended there, for {number(run.setup.patience, 'epoch')} brought nothing better." if run.stopped else ""
+    lead = (f"{number(run.steps, 'step')} of {number(run.setup.plan.batch_size, 'image')}, which is {_epochs(run)}, in "
+            f"{spoken(run.seconds)}.{ended} The weights of epoch "
             f"{run.best['epoch']} are kept: {percent(run.best['validation_accuracy'])} of the validation images are "
             "right with them.")
     if seen is not None:
         which = "" if seen.count == len(run.parts.train) else f"{seen.count:,} of "
         lead += f" Of {which}the images that it was trained on, as they are, {percent(seen.accuracy)} are right."
     return section("Training", "training", "classifier/training.html", lead=lead, pictures=pictures)
+
+
+def _epochs(run: Run) -> str:
+    """How often training went through its images: with a time given, the last epoch may be a part of one."""
+    epochs = run.steps / run.setup.plan.epoch_steps
+    return f"{epochs:,.3g} epoch" + "s" * (epochs != 1)
 
 
 def _data(notes: Sequence[str], counts: dict[str, np.ndarray], classes: Sequence[str]) -> Section:

@@ -31,21 +31,28 @@ def of_run(run: Run) -> Section:
     """The section about a run."""
     resumed = run.config.get("resumed")
     commands = [run.config.get("command"), *(resumed if isinstance(resumed, list) else [])]
-    return _section(commands, run.setup.to_json(), run.config)
+    return _section(commands, run.setup.to_json(), run.config, (
+        "The same command with a number of epochs, on the same images, with the same versions and on the same kind of "
+        "machine, gives the same weights to the bit where the compiled kernels compute. With --time, the number of "
+        "steps depends on how fast the machine is at that moment."))
 
 
 def of_evaluation(model: Model, command: Sequence[str] | None) -> Section:
     """The section about a model that was evaluated: what its file tells of its training."""
-    return _section([command], model.record, {})
+    torch = model.engine
+    engine = {} if torch is None else {
+        "engine": "torch", "device": torch.device.type,
+        "precision": "float32" if torch.dtype is None else str(torch.dtype).removeprefix("torch.")}
+    return _section([command], model.record, engine, "The same command on the same images gives the same figures.")
 
 
-def _section(commands: list, settings: dict, engine: dict) -> Section:
+def _section(commands: list, settings: dict, engine: dict, again: str) -> Section:
     told = [(name.replace("_", " "), _text(settings[name])) for name in SETTINGS if settings.get(name) is not None]
     if isinstance(optimizer := settings.get("optimizer"), dict):
         told += [(f"optimiser: {name}", _text(value)) for name, value in optimizer.items()]
     lines = [" ".join(map(quoted, c)) for c in commands if c and isinstance(c, list | tuple)]
     return section("How to get it again", "origin", "classifier/origin.html", commands=lines, settings=told,
-                   machine=_machine(engine))
+                   machine=_machine(engine), again=again)
 
 
 def _machine(engine: dict) -> list[tuple[str, str]]:
