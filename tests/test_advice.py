@@ -52,6 +52,9 @@ def test_no_better_than_naming_the_commonest_class():
     assert "guessing" not in rules(advise(judged([(i, (i + 1) % 4, 36) for i in range(4)])))
     one_class = score(np.array([[1.0, 0.0]] * 9), np.zeros(9, int), ["a", "b"])
     assert "guessing" not in rules(advise(one_class))
+    few = np.array([0, 0, 1])  # so few that guessing may be as good, but all are right
+    assert rules(advise(score(np.eye(2)[few] * 9, few, ["a", "b"]))) == ["rough"]
+    assert "guessing" in rules(advise(score(np.eye(2)[few[::-1]] * 9, few, ["a", "b"])))
 
 
 def test_the_pair_that_is_mixed_up_most_counts_both_directions():
@@ -104,6 +107,9 @@ def test_probabilities_that_do_not_mean_what_they_say():
     mistakes = [(i, (i + 1) % 4, 9) for i in range(4)]
     too_sure = one(advise(judged(mistakes, confidence=0.99, of_mistakes=0.99)), "calibration")
     assert "too sure" in too_sure.found and too_sure.images == round(0.14 * 240)
+    assert "pellucid.calibration.fit" in too_sure.mend
+    calibrated = judged(mistakes, confidence=0.99, of_mistakes=0.99, calibration=Calibration(1.0, 200, 0.7, 0.05))
+    assert "more of them help" in one(advise(calibrated), "calibration").mend
     not_sure = one(advise(judged(confidence=0.6)), "calibration")
     assert "not sure enough" in not_sure.found
     assert "calibration" not in rules(advise(judged(mistakes, confidence=0.85, of_mistakes=0.85)))

@@ -57,14 +57,14 @@ def advise(
 
 
 def _guesses(result: Evaluation) -> Iterator[Advice]:
-    """No better than one that never looks at an image."""
+    """Perhaps no better than one that never looks at an image."""
     common = max(result.classes, key=lambda c: c.count)
     share = common.count / result.count
-    if result.intervals["accuracy"][0] <= share < 1:
-        yield Advice("guessing", f"It is hardly better than naming always {called(common.name)}, which would be right "
-                     f"for {share:.1%}", "Do these labels belong to these images, and are these like the images that "
-                     "it was trained on, in colours, size and crop? Else it has not learned yet: train longer, or with "
-                     "more images.", result.count - result.correct)
+    if result.correct < result.count and result.intervals["accuracy"][0] <= share < 1:
+        yield Advice("guessing", f"By these images it may be no better than naming always {called(common.name)}, "
+                     f"which would be right for {share:.1%}", "Do these labels belong to these images, and are "
+                     "these like the images that it was trained on, in colours, size and crop? Else it has not learned "
+                     "yet: train longer, or with more images.", result.count - result.correct)
 
 
 def _pair(result: Evaluation) -> Iterator[Advice]:
@@ -160,8 +160,11 @@ def _sure(result: Evaluation) -> Iterator[Advice]:
         often = "too" if confidence > result.accuracy else "not"
         yield Advice("calibration", f"It is {often} sure{'' if often == 'too' else ' enough'}: on average it gives its "
                      f"answers {confidence:.1%}, and {result.accuracy:.1%} are right",
-                     "Do not take its probabilities at their word here. Calibration is fitted on validation images: "
-                     "more of them help, and such as resemble these.", round(result.calibration_error * result.count))
+                     "Do not take its probabilities at their word here. " + (
+                         "Calibration is fitted on validation images: more of them help, and such as resemble these."
+                         if result.calibration else
+                         "Fit a calibration on images that it was not trained on: pellucid.calibration.fit."),
+                     round(result.calibration_error * result.count))
 
 
 def _refused(result: Evaluation) -> Iterator[Advice]:
@@ -181,8 +184,8 @@ def _rough(result: Evaluation) -> Iterator[Advice]:
     """Too few images to know."""
     low, high = result.intervals["accuracy"]
     if (high - low) / 2 > ROUGH:
-        yield Advice("rough", f"{number(result.count, 'image')} leave the accuracy open between {low:.1%} and "
-                     f"{high:.1%}", "Set more test images aside before you compare models or rely on the figure.",
+        yield Advice("rough", f"With {number(result.count, 'image')} the accuracy stays open between {low:.1%} "
+                     f"and {high:.1%}", "Set more test images aside before you compare models or rely on the figure.",
                      round((high - low) / 2 * result.count))
 
 
