@@ -14,7 +14,7 @@ from pellucid.explain.agreement import overlap
 from pellucid.layers import AvgPool, Dense, Flatten
 from pellucid.network import Network, Sequential
 from pellucid.report import confusion as matrix
-from pellucid.report import network, shell, why
+from pellucid.report import labels, network, shell, why
 from pellucid.report import pictures as albums
 from pellucid.torch_engine import OnDevice, device_of
 
@@ -120,7 +120,12 @@ def test_disputed_labels_are_those_of_the_model_itself(run, page):
     assert "pellucid data labels DATA" in page.text
     disputed = run.evaluation.disputed
     assert ("h3", f"The images of this evaluation: {len(disputed)} of {run.evaluation.count}") in page.headings
-    told = run.evaluation.answer(disputed[0][0])
+    surely = evaluation.advice.surely_disputed(run.evaluation)
+    seen = evaluation.advice.surely_disputed(evaluation.evaluate_part(run.model, run.parts, "train"))
+    assert 0 < len(surely) < len(disputed) and page.text.count("%) *") == sum(
+        min(len(part), labels.MOST) for part in (surely, seen))
+    assert f"{len(surely)} are disputed surely" in page.text or len(surely) == 1
+    told = run.evaluation.answer(surely[0])
     assert f"labelled {told['true']} ({told['probability_of_true']:.1%}), looks like {told['predicted']}" in page.text
 
 

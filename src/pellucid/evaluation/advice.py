@@ -115,7 +115,7 @@ def _labels(result: Evaluation, seen: Evaluation | None) -> Iterator[Advice]:
     count = sum(len(surely_disputed(part)) for part in (result, seen) if part is not None)
     if count >= DISPUTED and result.accuracy >= JUDGE:
         yield Advice("labels", f"{count:,} labels may be wrong: the model is sure of another class, and gives the "
-                     "label less than a tenth of what guessing would",
+                     "label a tenth or less of what guessing would",
                      "Look at them and correct those that are wrong: a wrong label spoils training and the figures.",
                      count)
 
