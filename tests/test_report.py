@@ -223,7 +223,8 @@ def test_a_network_that_cannot_be_explained_costs_the_explanations_only(run, mon
 
     monkeypatch.setattr(why.explain, "METHODS", dict.fromkeys(why.METHODS, refuses))
     page = Page(report.of_run(run))
-    assert "They cannot be explained here: no such thing." in page.text
+    assert "They cannot be explained here: no such thing." in page.text and "Beside each" not in page.text
+    assert sum(name.startswith("mistake-") for name in page.ids) == min(len(run.evaluation.wrong), why.MOST)
     assert ("h2", "Disputed labels") in page.headings
 
 

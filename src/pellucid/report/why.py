@@ -10,7 +10,7 @@ from .. import draw, explain
 from ..engine.library import KernelError, NoKernels
 from ..evaluation import Evaluation
 from ..explain import Map
-from ..explain.agreement import AGREE, PART, overlap
+from ..explain.agreement import AGREE, overlap
 from ..model import Model
 from .pictures import name_of, thumbnail
 
@@ -35,24 +35,25 @@ class Explained:
 
 
 def explained(model: Model, result: Evaluation) -> tuple[list[Explained], str]:
-    """The surest mistakes and why the model made them; where some are left out, or all, the reason."""
+    """The surest mistakes and why the model made them; where some are left out, or cannot be explained, the reason."""
     if result.images is None or result.images.dtype != np.uint8 or result.images.ndim != 4:
         return [], "The images were given as numbers that the network reads; these cannot be shown."
     macs = sum(model.network.macs.values())
     most = int(min(max(BUDGET // (PASSES * max(macs, 1)), LEAST), MOST))
     places = result.wrong[:most].tolist()
     images = [np.asarray(result.images[place]) for place in places]
+    left_out = "" if len(places) == min(len(result.wrong), MOST) else (
+        f"The network is large: only {len(places)} are explained. pellucid explain MODEL IMAGE explains any one.")
     try:
         maps = _maps(model, images, result.answers.predicted[places].tolist())
     except (KernelError, NoKernels, ValueError) as e:
-        return [], f"They cannot be explained here: {e}."
+        maps, left_out = [], f"They cannot be explained here: {e}."
     found = [
         Explained(name_of(result, place), result.answer(place), draw.image(thumbnail(images[i], SIDE)),
                   [_picture(images[i], each[i]) for each in maps], *_agreement([each[i] for each in maps]))
         for i, place in enumerate(places)
     ]
-    return found, "" if len(found) == min(len(result.wrong), MOST) else (
-        f"The network is large: only {len(found)} are explained. pellucid explain MODEL IMAGE explains any one.")
+    return found, left_out
 
 
 def _maps(model: Model, images: list[np.ndarray], targets: list[int]) -> list[list[Map]]:
@@ -90,10 +91,10 @@ def shrunk(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 def _agreement(maps: list[Map]) -> tuple[str, bool | None]:
     """A sentence, and whether two maps agree: None where that cannot be said."""
     if len(maps) < 2:
-        return "This network allows one explanation only.", None
+        return "This network allows one explanation only." * len(maps), None
     share = overlap(maps[0].values, maps[1].values)
     if share is None:
         return "One of the two finds nothing that speaks for the answer, so they cannot be compared.", None
     if share >= AGREE:
-        return f"The two agree: of the quarter that matters most they share {share:.0%}.", True
-    return (f"The two disagree: of the quarter that matters most they share {share:.0%}, by chance {PART:.0%}.", False)
+        return f"The two agree: of what matters most to each they share {share:.0%}.", True
+    return f"The two disagree: of what matters most to each they share {share:.0%}.", False
