@@ -241,14 +241,20 @@ def evaluate(
             say(note)
         for row in result.rows() if write else ():
             write(row)
-    written = None
+    written = failed = None
     if report is not None or not as_json and not no_report:
-        written = cli_report.of_evaluation(loaded, path, data, part, result, notes, ["pellucid", *sys.argv[1:]], report)
+        try:
+            written = cli_report.of_evaluation(
+                loaded, path, data, part, result, notes, ["pellucid", *sys.argv[1:]], report)
+        except Exception as e:  # the figures come first
+            failed = e
     if as_json:
         show_json({"model": str(path), "data": data, "images": part, "report": written and str(written),
                    **result.to_json()})
     else:
         show(cli_evaluation.evaluation(part, result, written))
+    if failed is not None:
+        raise failed
 
 
 @command
