@@ -142,7 +142,7 @@ def _training(run: Run, seen: Evaluation | None) -> Section:
     epochs = [row["epoch"] for row in run.history]
     columns = {name: [row[name] for row in run.history] for name in run.history[0]} if epochs else {}
     pictures = []
-    if epochs:
+    if len(epochs) > 1:  # one point is no curve
         pictures = [
             draw.curves([("training", epochs, columns["train_loss"]),
                          ("validation", epochs, columns["validation_loss"])],
