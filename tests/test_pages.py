@@ -75,7 +75,7 @@ def test_the_path_goes_from_the_logit_to_a_pixel(body):
     for step, i, below in zip(path.steps, path.taken, path.steps[1:], strict=False):
         made = step.terms.arithmetic
         assert step.terms.value == trace[step.terms.name].value[step.terms.index]
-        assert step.source(i) == below.key and made.x[i] == pytest.approx(below.terms.value, rel=1e-6)
+        assert tuple(step.terms[i][:2]) == below.key and made.x[i] == pytest.approx(below.terms.value, rel=1e-6)
         pushes = sign * made.x * made.derivative
         assert pushes[i] == pushes.max() > 0 or abs(pushes[i]) == np.abs(pushes).max() and pushes.max() <= 0
         sign *= np.sign(made.derivative[i])
@@ -87,7 +87,8 @@ def test_numbers_beside_the_path_are_its_strongest_terms_and_opened_once(model):
     assert len({opened.key for opened in everything}) == len(everything) > 2 * len(path.steps)
     first = path.steps[0]
     others = [i for i in first.order if i != path.taken[0]][:2]
-    assert list(first.below) == others and [first.source(i) for i in others] == [b.key for b in first.below.values()]
+    assert list(first.below) == others
+    assert [tuple(first.terms[i][:2]) for i in others] == [below.key for below in first.below.values()]
     assert all(not opened.below for opened in strongest_path(model, IMAGES[4], depth=0).steps)
 
 

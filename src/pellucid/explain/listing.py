@@ -106,6 +106,12 @@ class Listing:
         """The numbers that are not shown."""
         return np.delete(self.numbers, shown)
 
+    def rest(self, shown: Sequence[int]) -> tuple[str, float] | None:
+        """How many numbers are not shown, in words, and what they are together; None where all are."""
+        rest = self.left_out(shown)
+        verb = "together" if self.summed else "at most"
+        return (f"{len(rest):,} more, {verb}", self._together(rest)) if len(rest) else None
+
     def text(self, most: int | None = MOST) -> str:
         """The table with at most so many terms; None for all."""
         rows, cut = self._rows(most)
@@ -160,10 +166,9 @@ class Listing:
         """The rows of the table, and what is said if it is cut."""
         shown = self.largest(most)
         rows = [(*self.cells(i), number(self.numbers[i])) for i in shown]
-        rest, empty, cut = self.left_out(shown), ("",) * (len(self.headings) - 2), []
-        if len(rest):
-            verb = "together" if self.summed else "at most"
-            rows.append((f"{len(rest):,} more, {verb}", *empty, number(self._together(rest))))
+        rest, empty, cut = self.rest(shown), ("",) * (len(self.headings) - 2), []
+        if rest:
+            rows.append((rest[0], *empty, number(rest[1])))
             cut = [f"Shown are the {len(shown)} largest of {len(self):,} terms."]
         rows += [(text, *empty, number(value)) for text, value in self.closing()]
         return rows, cut

@@ -12,10 +12,12 @@ from functools import cached_property
 
 import numpy as np
 
-from ..layers.arithmetic import PADDING, Index
+from ..layers.arithmetic import Index
+from ..layers.base import as_image
 from ..model import Model
 from ..network import INPUT
 from .question import ask
+from .region import Box
 from .terms import Terms
 
 WIDTH, DEPTH = 3, 2  # the strongest terms beside the path that are opened too, and how far down
@@ -56,13 +58,14 @@ class Opened:
         """Whether it depends on one number alone, as after a ReLU."""
         return np.count_nonzero(self.strength) == 1
 
-    def source(self, i: int) -> Key | None:
-        """The number that a term was made from, None for padding."""
-        made = self.terms.arithmetic
-        if made.of[i] == PADDING:
-            return None
-        names = self.terms.trace.model.network.node(self.terms.name).inputs
-        return names[made.of[i]], tuple(made.at[i].tolist())
+    @property
+    def seen(self) -> Box | None:
+        """What it sees of the image: first row, first column, rows, columns. None for padding alone."""
+        size = as_image(self.terms.trace.model.network.input_shape)[:2]
+        spans = self.terms.field
+        sides = [range(n) for n in size] if spans is None else [span.clipped for span in spans]
+        rows, columns = sides if len(sides) == 2 else (range(1), *sides)  # a signal is one row high
+        return (rows[0], columns[0], len(rows), len(columns)) if rows and columns else None
 
     def everything(self) -> Iterator[Opened]:
         """Itself and all that is opened below."""
@@ -111,27 +114,23 @@ def strongest_path(model: Model, image: np.ndarray, target: int | str | None = N
             break
         sign *= np.sign(last.terms.arithmetic.derivative[i])
         taken.append(i)
-        steps.append(_opened(trace, last.source(i)))
+        steps.append(Opened(last.terms[i].source))
     sums = sum(not step.passes_on for step in steps)
     while depth and PASSED * sums * sum(width**i for i in range(depth + 1)) > MOST:
         depth -= 1
     known = {step.key for step in steps}
     for step, i in zip(steps, [*taken, None], strict=True):
-        _open_below(trace, step, i, known, width, depth)
+        _open_below(step, i, known, width, depth)
     return Path(steps, taken, rises, ends)
 
 
-def _opened(trace, key: Key) -> Opened:
-    name, index = key
-    return Opened(trace[name][index])
-
-
-def _open_below(trace, opened: Opened, taken: int | None, known: set[Key], width: int, depth: int) -> None:
+def _open_below(opened: Opened, taken: int | None, known: set[Key], width: int, depth: int) -> None:
     if opened.is_read or not depth:
         return
     for i in [i for i in opened.order if i != taken and opened.strength[i]][:width]:
-        key = opened.source(i)
+        term = opened.terms[i]
+        key = term.name, term.index
         if key not in known and len(known) < MOST:
             known.add(key)
-            opened.below[i] = below = _opened(trace, key)
-            _open_below(trace, below, None, known, width, depth - (not below.passes_on))
+            opened.below[i] = below = Opened(term.source)
+            _open_below(below, None, known, width, depth - (not below.passes_on))

@@ -11,7 +11,7 @@ from markupsafe import Markup
 from ..draw.arrays import embed
 from ..explain.listing import number as digits
 from ..explain.path import Key, Opened, Path
-from ..layers.arithmetic import PADDING
+from ..explain.terms import Terms
 from ..texts import number
 from .shell import Section, render
 
@@ -65,24 +65,18 @@ def _shown(opened: Opened, known: set[Key], prefix: str, taken: int | None = Non
     for special in (taken, terms.winner):
         if special is not None and special not in kept:
             kept[-1] = special
-    left = terms.left_out(kept)
-    rest = None
-    if len(left):
-        rest = (f"{len(left):,} more, " + ("together" if terms.summed else "at most"),
-                digits(left.sum() if terms.summed else left.max()))
-    spans = terms.field or [range(n) for n in terms.trace.model.network.input_shape[:-1]]
-    (y, rows), (x, columns) = [(r[0], len(r)) if len(r := getattr(s, "clipped", s)) else (0, 0) for s in spans]
+    rest = terms.rest(kept)
+    y, x, rows, columns = opened.seen or (0, 0, 0, 0)
     about = [terms.kind, *([] if opened.is_read else [number(len(terms), "term"), f"sees {rows}x{columns} pixels"])]
     return Shown(
         _anchor(prefix, opened.key), terms.address, digits(terms.value), ", ".join(about), terms.headings,
-        [_row(opened, i, known, prefix, taken) for i in kept], rest,
+        [_row(terms, i, known, prefix, taken) for i in kept], rest and (rest[0], digits(rest[1])),
         [(text, digits(value)) for text, value in terms.closing()], ". ".join(terms.after()), (x, y, columns, rows),
         [_shown(each, known, prefix) for each in opened.below.values()])
 
 
-def _row(opened: Opened, i: int, known: set[Key], prefix: str, taken: int | None) -> Row:
-    terms = opened.terms
-    key = None if opened.is_read or terms.arithmetic.of[i] == PADDING else opened.source(i)
+def _row(terms: Terms, i: int, known: set[Key], prefix: str, taken: int | None) -> Row:
+    key = terms[i].name, terms[i].index
     return Row("#" + _anchor(prefix, key) if key in known else "", (*terms.cells(i), digits(terms.numbers[i])),
                "the path goes on here" if i == taken else "")
 
