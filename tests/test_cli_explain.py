@@ -306,6 +306,6 @@ def test_a_model_from_onnx_is_explained(work, capsys):
 def test_progress_of_what_takes_long(work, capsys, monkeypatch):
     monkeypatch.setattr(cli_check.display, "__defaults__", (0.0,))
     _, err = run(capsys, "explain", "m.safetensors", "ring.png", "--method", "gradient")
-    assert "gradient: 0 of 6" in err and "terms: 5 of 6" in err
+    assert "gradient: 0 of 7" in err and "terms: 6 of 7" in err
     _, err = run(capsys, "study", "m.safetensors", "shapes.npz", "--only", "depth")
     assert "studying depth: 0 of 1" in err

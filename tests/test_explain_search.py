@@ -13,6 +13,7 @@ from three_ways import by_definition, nodes, normals, parameters
 
 import pellucid
 from pellucid import explain
+from pellucid.explain.scores import CONTROLS, compared
 from pellucid.layers import Conv, Dense, GlobalAvgPool
 from pellucid.network import Node
 from pellucid.texts import printable
@@ -89,6 +90,25 @@ def test_maps_that_do_not_fit_are_refused():
     for steps in (0, 257, True, 2.0):
         with pytest.raises(ValueError, match="steps must be an integer from 1 to 256"):
             explain.deletion(model, found, steps=steps)
+
+
+def test_maps_compared_together_have_the_curves_that_each_has_alone(monkeypatch):
+    """And the model is asked about random orders once, not once a map."""
+    model = trained()
+    maps = [explain.gradient(model, IMAGES[0], 1), explain.occlusion(model, IMAGES[0], 1)]
+    alone = [(explain.deletion(model, map, steps=5), explain.insertion(model, map, steps=5)) for map in maps]
+    asked, ask = [], model.log_probabilities
+    monkeypatch.setattr(model, "log_probabilities", lambda images: asked.append(len(images)) or ask(images))
+    together = compared(model, maps, steps=5)
+    assert sum(asked) == 2 * (2 + (len(maps) + CONTROLS) * 4)
+    for one, other in zip(sum(alone, ()), sum(together, ()), strict=True):
+        assert (one.kind, one.method) == (other.kind, other.method)
+        for name in ("fractions", "probabilities", "area", "control", "control_area", "control_spread"):
+            assert getattr(one, name) == pytest.approx(getattr(other, name), abs=1e-6)
+    assert compared(model, []) == []
+    for other in (replace(maps[1], target=2), explain.gradient(model, IMAGES[1], 1)):
+        with pytest.raises(ValueError, match="one image and one target"):
+            compared(model, [maps[0], other])
 
 
 # Neighbours.

@@ -14,15 +14,15 @@ import numpy as np
 from ..data import Dataset, Part
 from ..layers.base import as_image
 from ..model import Model
-from . import METHODS, Curve, Map, Neighbours, SmallestChange, deletion, insertion, neighbours, smallest_change
-from .agreement import overlap
+from . import METHODS, Curve, Map, Neighbours, SmallestChange, neighbours, smallest_change
+from .agreement import AGREE, overlap
 from .layer_maps import LayerMaps, layer_maps
 from .occlusion import SQUARES
 from .path import Path, strongest_path
 from .question import ask
 from .region import Answer, Region, region, strongest
+from .scores import compared
 
-AGREE = 0.5  # of what matters most, by either of two maps, at least so much is shared where they agree
 LARGE = 5e8  # multiply-adds of a network from which on methods that ask it very often take coarser steps
 STEPS, COARSE = 32, 4  # of deletion and insertion, the latter for a large network; never more than pixels
 TERMS = 8  # of each number on the path, as data
@@ -77,7 +77,6 @@ class Explanation:
         others = [i for i in ranked if i not in agreeing]
         return tuple([self.maps[i].map.method for i in each] for each in (agreeing, others, silent))
 
-
     def to_json(self) -> dict:
         """As dicts, lists, texts and numbers; maps as what they are made of and how good they are."""
         def say(answer: Answer) -> dict:
@@ -122,15 +121,14 @@ def explain_image(model: Model, image: np.ndarray, target: int | str | None = No
     `image` is of the network's size; `target` the class to explain, by default the answer; `methods` names those of
     `METHODS` to use, by default all that the network allows; `box` (y, x, height, width) the part of the image to ask
     about; `at` a number to open, as in conv1[3,4,0], whose field is that part where none is given; `data` the images to
-    search for neighbours. `progress` is called with what is done next, the steps done and
-    their number. Raises ValueError for what cannot be asked about (`question.ask`), and where a method that was named
-    does not apply.
+    search for neighbours. `progress` is called with what is done next, the steps done and their number. Raises
+    ValueError for what cannot be asked about (`question.ask`), and where a method that was named does not apply.
     """
     question = ask(model, image, target)
     names = list(METHODS) if methods is None else list(dict.fromkeys(methods))
     if unknown := [name for name in names if name not in METHODS]:
         raise ValueError(f"there is no method {unknown[0]!r}; there are {', '.join(METHODS)}")
-    stages = [*names, "covering parts", "smallest change", "neighbours", "layers", "terms"]
+    stages = [*names, "comparing the maps", "covering parts", "smallest change", "neighbours", "layers", "terms"]
     large = sum(model.network.macs.values()) > LARGE
     missing: dict[str, str] = {}
 
@@ -154,16 +152,17 @@ def explain_image(model: Model, image: np.ndarray, target: int | str | None = No
         made = attempt(name, lambda name=name, options=options: METHODS[name](model, image, question.target, **options),
                        methods is not None)
         if made is not None:
-            steps = min(COARSE if large else STEPS, made.values.size)
-            maps.append(Scored(made, deletion(model, made, steps=steps), insertion(model, made, steps=steps)))
+            maps.append(made)
+    tell("comparing the maps")
+    steps = min(COARSE if large else STEPS, question.read.size // question.read.shape[-1])
+    scored = [Scored(map, *curves) for map, curves in zip(maps, compared(model, maps, steps=steps), strict=True)]
     tell("covering parts")
     asked = None if at is None else strongest_path(model, image, question.target, at=at)
-    if box is None and asked is not None and len(seen := asked.steps[0].terms.field or ()) == 2:
-        rows, columns = (span.clipped for span in seen)
-        box = (rows[0], columns[0], len(rows), len(columns)) if rows and columns else None
+    if box is None and asked is not None:
+        box = asked.steps[0].seen
     found = box is None
     if found:
-        occluded = next((s.map for s in maps if s.map.method == "occlusion"), None)
+        occluded = next((map for map in maps if map.method == "occlusion"), None)
         box = strongest((occluded or METHODS["occlusion"](model, image, question.target)).values)
     part = region(model, image, box, question.target)
     answer = part.whole
@@ -183,12 +182,12 @@ def explain_image(model: Model, image: np.ndarray, target: int | str | None = No
     path = strongest_path(model, image, question.target)
     rejected = model.calibration is not None and bool(model.calibration.rejects(answer.probabilities[None])[0])
     return Explanation(
-        list(model.classes), question.image, answer, question.target, rejected, maps, _shared(maps), part, found,
+        list(model.classes), question.image, answer, question.target, rejected, scored, _shared(maps), part, found,
         change, near, layers or [], path, asked, missing)
 
 
-def _shared(maps: Sequence[Scored]) -> np.ndarray:
-    found = [[overlap(a.map.values, b.map.values) for b in maps] for a in maps]
+def _shared(maps: Sequence[Map]) -> np.ndarray:
+    found = [[overlap(a.values, b.values) for b in maps] for a in maps]
     return np.array(found, float).reshape(len(maps), len(maps))  # None becomes NaN
 
 

@@ -8,11 +8,13 @@ says as much of the network and of the image as of the map; so each curve comes 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..layers.base import as_image
 from ..model import Model
 from ..network import brief
 from .blur import blurred
@@ -71,8 +73,7 @@ def deletion(model: Model, map: Map, *, baseline: np.ndarray | None = None, step
     images. Pixels of equal value are taken in an order that is random but always the same. Raises ValueError for a map
     that does not fit the model, and for steps that are not an integer from 1 to the number of pixels.
     """
-    question = _question(model, map)
-    return _curve("deletion", question, map, question.read, question.baseline(baseline), steps)
+    return _deletions(_question(model, [map]), [map], baseline, steps)[0]
 
 
 def insertion(model: Model, map: Map, *, baseline: np.ndarray | None = None, steps: int = STEPS) -> Curve:
@@ -81,45 +82,74 @@ def insertion(model: Model, map: Map, *, baseline: np.ndarray | None = None, ste
     `baseline` is by default the image blurred by a Gaussian whose standard deviation is an eighth of its longer side;
     the curve's first point says how much of the answer the blur has left. All else is as in `deletion`.
     """
-    question = _question(model, map)
+    return _insertions(_question(model, [map]), [map], baseline, steps)[0]
+
+
+def compared(model: Model, maps: Sequence[Map], *, steps: int = STEPS) -> list[tuple[Curve, Curve]]:
+    """The curves of deletion and of insertion for maps of one image and target, in their order.
+
+    They are what `deletion` and `insertion` give for each, but the random orders, the same for all, are followed once.
+    Raises ValueError as these do, and for maps of several images or targets.
+    """
+    if not maps:
+        return []
+    question = _question(model, maps)
+    return list(zip(_deletions(question, maps, None, steps), _insertions(question, maps, None, steps), strict=True))
+
+
+def _question(model: Model, maps: Sequence[Map]) -> Question:
+    model.require_classes()
+    first, *others = maps
+    if not all(m.target == first.target and np.array_equal(m.image, first.image) for m in others):
+        raise ValueError("maps that are compared are of one image and one target")
+    image = checked(model, first.image)
+    return Question(model, image, chosen(model, image, first.target))
+
+
+def _deletions(question: Question, maps: Sequence[Map], baseline: np.ndarray | None, steps: int) -> list[Curve]:
+    return _curves("deletion", question, maps, question.read, question.baseline(baseline), steps)
+
+
+def _insertions(question: Question, maps: Sequence[Map], baseline: np.ndarray | None, steps: int) -> list[Curve]:
     start = question.baseline(baseline)
     if baseline is None:
-        start = blurred(question.read, max(map.values.shape) / SIGMAS)
-    return _curve("insertion", question, map, start, question.read, steps)
+        start = blurred(question.read, max(as_image(question.read.shape)[:2]) / SIGMAS)
+    return _curves("insertion", question, maps, start, question.read, steps)
 
 
-def _question(model: Model, map: Map) -> Question:
-    model.require_classes()
-    image = checked(model, map.image)
-    return Question(model, image, chosen(model, image, map.target))
-
-
-def _curve(kind: str, question: Question, map: Map, start: np.ndarray, end: np.ndarray, steps: int) -> Curve:
-    pixels = map.values.size
-    if pixels * start.shape[-1] != start.size or not np.isfinite(map.values).all():
-        raise ValueError(f"expected a map of finite numbers, one for each pixel of {start.shape}, got "
-                         f"{map.values.shape}")
+def _curves(kind: str, question: Question, maps: Sequence[Map], start: np.ndarray, end: np.ndarray,
+            steps: int) -> list[Curve]:
+    pixels = start.size // start.shape[-1]
+    for map in maps:
+        if map.values.size != pixels or not np.isfinite(map.values).all():
+            raise ValueError(f"expected a map of finite numbers, one for each pixel of {start.shape}, got "
+                             f"{map.values.shape}")
     if not isinstance(steps, int | np.integer) or isinstance(steps, bool) or not 1 <= steps <= pixels:
         raise ValueError(f"steps must be an integer from 1 to {pixels}, the number of pixels, got {brief(steps)}")
     counts = np.rint(np.linspace(0, pixels, steps + 1)).astype(int)
     fractions = counts / pixels
     ties = np.random.default_rng(0).permutation(pixels)
-    orders = [np.lexsort((ties, -map.values.ravel())),
+    orders = [*(np.lexsort((ties, -map.values.ravel())) for map in maps),
               *(np.random.default_rng(1 + i).permutation(pixels) for i in range(CONTROLS))]
-    found = np.array([_along(question, order, counts, start, end) for order in orders])
+    points = [(orders[0], 0), (orders[0], pixels)]  # both ends are the same in every order
+    points += [(order, count) for order in orders for count in counts[1:-1]]
+    answers = _answers(question, points, start, end)
+    found = np.empty((len(orders), len(counts)))
+    found[:, [0, -1]], found[:, 1:-1] = answers[:2], answers[2:].reshape(len(orders), steps - 1)
     areas = (found[:, 1:] + found[:, :-1]) / 2 @ np.diff(fractions)  # trapezoids
-    return Curve(kind, map.method, fractions, found[0], float(areas[0]), found[1:].mean(axis=0),
-                 float(areas[1:].mean()), float(areas[1:].std(ddof=1)))
+    control, control_areas = found[len(maps):].mean(axis=0), areas[len(maps):]
+    return [Curve(kind, map.method, fractions, along, float(area), control, float(control_areas.mean()),
+                  float(control_areas.std(ddof=1))) for map, along, area in zip(maps, found, areas, strict=False)]
 
 
-def _along(question: Question, order: np.ndarray, counts: np.ndarray, start: np.ndarray, end: np.ndarray) -> np.ndarray:
-    """The target's probability with the first pixels of an order from `end` and the others from `start`."""
-    channels, found = start.shape[-1], []
-    for first in range(0, len(counts), BATCH):
-        part = counts[first:first + BATCH]
-        images = np.repeat(start.reshape(1, -1, channels), len(part), axis=0)
-        for image, count in zip(images, part, strict=True):
-            image[order[:count]] = end.reshape(-1, channels)[order[:count]]
-        logs = question.model.log_probabilities(images.reshape(-1, *start.shape))
-        found.append(np.exp(logs[:, question.target]))
-    return np.concatenate(found)
+def _answers(question: Question, points: Sequence[tuple[np.ndarray, int]], start: np.ndarray,
+             end: np.ndarray) -> np.ndarray:
+    """The target's probability, for each (order, count), with that many first pixels from `end`, others from `start`."""
+    pixels, found = (-1, start.shape[-1]), np.empty(len(points))
+    for first in range(0, len(points), BATCH):
+        part = points[first:first + BATCH]
+        images = np.repeat(start[None], len(part), axis=0)
+        for image, (order, count) in zip(images, part, strict=True):
+            image.reshape(pixels)[order[:count]] = end.reshape(pixels)[order[:count]]
+        found[first:first + BATCH] = np.exp(question.model.log_probabilities(images)[:, question.target])
+    return found
