@@ -85,7 +85,8 @@ def explain(
     from .explain.explanation import explain_image
     from .prediction import read_image
     from .report.explained import explanation_page
-    from .report.writing import default_folder, origin, write_page
+    from .report.origin import made
+    from .report.writing import default_folder, write_page
 
     path = model_file(model)
     loaded = load(path)
@@ -100,7 +101,7 @@ def explain(
         progress("drawing", 1, 1)
         page, pictures = explanation_page(
             loaded, e, named.name, named.label, facts=[("model", str(path))], nearest=where,
-            foot=origin(["pellucid", *sys.argv[1:]]))
+            foot=made(["pellucid", *sys.argv[1:]]))
         numbers = {"model": str(path), "image": named.name, "label": named.label, **e.to_json()}
         write_page(inside, "explanation", page, pictures, numbers)
     file = inside.parent / "explanation.html"

@@ -58,8 +58,9 @@ def study(
     set_threads(threads)
     from . import cli_check, files
     from .exchange import load
+    from .report.origin import made
     from .report.studied import study_page
-    from .report.writing import default_folder, origin, write_page
+    from .report.writing import default_folder, write_page
 
     path = model_file(model)
     loaded = load(path)
@@ -81,7 +82,7 @@ def study(
         facts = [("model", str(path)), ("images", f"{len(pixels):,} of {part}"),
                  ("layers", len(loaded.network.nodes)), ("parameters", f"{loaded.network.parameter_count:,}")]
         page, pictures = study_page(f"What {path.stem if path.stem != 'best' else path.parent.name} does", facts, found,
-                                    refused, origin(["pellucid", *sys.argv[1:]]))
+                                    refused, made(["pellucid", *sys.argv[1:]]))
         write_page(inside, "study", page, pictures, numbers)
     file = inside.parent / "study.html"
     if as_json:

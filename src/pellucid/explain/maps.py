@@ -41,7 +41,7 @@ class Map:
         """The map over its image; a curve for signals."""
         from .. import draw
 
-        title = f"{self.method.replace('_', ' ')}: {self.target_name}"
+        title = f"{words(self.method)}: {self.target_name}"
         if self.image.ndim == 2:
             return draw.curves([(self.method, range(self.values.size), self.values[0])], x_label="position",
                                y_label="value", title=title)
@@ -49,6 +49,11 @@ class Map:
 
     def _repr_html_(self) -> str:
         return f"<figure>{self.picture}<figcaption>{escape(self.note)}</figcaption></figure>"
+
+
+def words(method: str) -> str:
+    """A method's name as prose has it."""
+    return {"grad_cam": "Grad-CAM", "gradient_times_input": "gradient x input"}.get(method, method.replace("_", " "))
 
 
 def answer(method: str, question: Question, values: np.ndarray, **more) -> Map:

@@ -130,6 +130,14 @@ def as_float(model: Model, image: np.ndarray) -> np.ndarray:
     return model.preprocessing.apply(image[None])[0] if image.dtype == np.uint8 else image
 
 
+def empty(model: Model, image: np.ndarray) -> np.ndarray:
+    """An image like this one that the network reads as zero: the mean colour of the training images."""
+    if image.dtype != np.uint8:
+        return np.zeros_like(image)
+    mean = np.rint(np.array(model.preprocessing.mean) * 255).clip(0, 255).astype(np.uint8)
+    return np.broadcast_to(mean, image.shape).copy()
+
+
 def without_softmax(model: Model) -> Model:
     """The model itself, or one with the same parameters that stops before the softmax at the end of its network.
 

@@ -18,7 +18,7 @@ from ..texts import printable
 from .blur import blurred
 from .maps import side_by_side
 from .occlusion import starts
-from .question import BATCH, checked, chosen, require_pixels
+from .question import BATCH, checked, chosen, empty, require_pixels
 
 if TYPE_CHECKING:
     from ..draw import Picture
@@ -198,10 +198,7 @@ def _baseline(model: Model, image: np.ndarray, baseline: np.ndarray | None) -> n
         if baseline.dtype != image.dtype:
             raise ValueError(f"the baseline must be {image.dtype} as the image is, got {baseline.dtype}")
         return baseline
-    if image.dtype == np.uint8:
-        return np.broadcast_to(np.rint(np.array(model.preprocessing.mean) * 255).clip(0, 255).astype(np.uint8),
-                               image.shape)
-    return np.zeros_like(image)
+    return empty(model, image)
 
 
 def _distances(most: int) -> list[int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from ..explain.explanation import Explanation
+from ..explain.maps import words
 from ..explain.region import Region, place
 from ..texts import clipped, number, printable
 
@@ -65,11 +66,6 @@ def rows_and_columns(region: Region) -> str:
 
 def _span(word: str, first: int, count: int) -> str:
     return f"{word} {first}" if count == 1 else f"{word}s {first} to {first + count - 1}"
-
-
-def words(method: str) -> str:
-    """A method's name as prose has it."""
-    return {"grad_cam": "Grad-CAM", "gradient_times_input": "gradient x input"}.get(method, method.replace("_", " "))
 
 
 def listed(names: list[str]) -> str:

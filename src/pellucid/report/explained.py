@@ -10,10 +10,13 @@ from .. import draw
 from ..draw import Picture
 from ..explain.explanation import Explanation
 from ..explain.layer_maps import LayerMaps
+from ..explain.maps import shown as pixels
+from ..explain.maps import words
+from ..explain.question import empty
 from ..model import Model
 from ..summary import by
 from ..texts import clipped, printable
-from .answer import agreement, rows_and_columns, said, words
+from .answer import agreement, rows_and_columns, said
 from .shell import Section, page, render
 from .terms import section as numbers
 
@@ -29,8 +32,7 @@ def explanation_page(
     """The page, and its pictures by the name that each has as a file.
 
     `name` is what the image is called and `label` what the data call it; `facts` are further pairs of what and how much
-    for the head; `nearest` says which images were searched for neighbours; `foot` stands at the end. The image must be
-    of uint8.
+    for the head; `nearest` says which images were searched for neighbours; `foot` stands at the end.
     """
     pictures: Pictures = {"image": draw.image(pixels(e.image))}
     top = _top(e, label, pictures, facts)
@@ -43,19 +45,18 @@ def explanation_page(
     return page(title, [s for s in sections if s], top=top, foot=foot), pictures
 
 
-def pixels(image: np.ndarray) -> np.ndarray:
-    """An image (H, W, C), uint8, as pictures show it: other numbers of channels than 1 and 3 as their mean."""
-    return image if image.shape[2] in (1, 3) else np.rint(image.mean(axis=2)).astype(np.uint8)
-
-
 def _top(e: Explanation, label: str | None, pictures: Pictures, facts):
     p = e.answer.probabilities
-    ranked = np.argsort(-p, kind="stable")[:CLASSES]
-    if e.target not in ranked:
-        ranked = [*ranked[:-1], e.target]
+    ranked = _first(-p, e.target)
     pictures["answer"] = draw.bars([e.classes[i] for i in ranked], p[ranked], title="Probability", percent=True)
     return render("explained/top.html", image=pictures["image"], answer=pictures["answer"], said=said(e, label),
                   facts=[*facts, (f"logit of {clipped(e.classes[e.target])}", f"{e.answer.logits[e.target]:.4g}")])
+
+
+def _first(values: np.ndarray, target: int) -> list[int]:
+    """The `CLASSES` classes of the smallest values; the target, if it is none of these, in place of the last."""
+    found = np.argsort(values, kind="stable")[:CLASSES].tolist()
+    return found if target in found else [*found[:-1], target]
 
 
 def _maps(e: Explanation, pictures: Pictures) -> Section | None:
@@ -89,18 +90,17 @@ def _part(model: Model, e: Explanation, pictures: Pictures) -> Section:
     r, target = e.region, clipped(e.classes[e.target])
     y, x, height, width = r.box
     cut = slice(y, y + height), slice(x, x + width)
-    grey = np.rint(np.array(model.preprocessing.mean) * 255).clip(0, 255).astype(np.uint8)
-    covered, alone = e.image.copy(), np.broadcast_to(grey, e.image.shape).copy()
-    covered[cut], alone[cut] = grey, e.image[cut]
+    covered, alone = e.image.copy(), empty(model, e.image)
+    covered[cut], alone[cut] = alone[cut], e.image[cut]
     shown = []
     for name, image, answer in (("the image", e.image, r.whole), ("without the part", covered, r.covered),
                                 ("the part alone", alone, r.alone)):
         key = name.replace("the ", "").replace(" ", "-")
         pictures[f"part-{key}"] = draw.image(pixels(image))
-        shown.append((name, pictures[f"part-{key}"], f"{target} {answer.probabilities[e.target]:.1%}; the answer is "
-                      f"{clipped(e.classes[answer.best])}, {answer.probabilities[answer.best]:.1%}"))
-    order = np.argsort(-np.abs(r.speaks), kind="stable")[:CLASSES]
-    order = sorted(order, key=lambda i: -r.speaks[i])
+        other = "" if answer.best == e.target else (
+            f"; the answer is {clipped(e.classes[answer.best])}: {answer.probabilities[answer.best]:.1%}")
+        shown.append((name, pictures[f"part-{key}"], f"{target}: {answer.probabilities[e.target]:.1%}{other}"))
+    order = sorted(_first(-np.abs(r.speaks), e.target), key=lambda i: -r.speaks[i])
     pictures["part"] = draw.bars([e.classes[i] for i in order], [float(r.speaks[i]) for i in order],
                                  title="What the part adds to each class's logit")
     rows = [(words(s.map.method), *_share(s.map.values, cut)) for s in e.maps]

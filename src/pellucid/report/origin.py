@@ -66,10 +66,11 @@ def _machine(engine: dict) -> list[tuple[str, str]]:
             ("threads", str(threads())), ("computed by", computed)]
 
 
-def made() -> str:
-    """The last line of a page."""
+def made(command: Sequence[str] = ()) -> str:
+    """The last line of a page: by which version, when, and by which command if that is given."""
     now = datetime.datetime.now().astimezone()
-    return f"Made by Pellucid {__version__} on {now:%Y-%m-%d at %H:%M %Z}."
+    text = f"Made by Pellucid {__version__} on {now:%Y-%m-%d at %H:%M %Z}"
+    return f"{text}: {' '.join(map(quoted, command))}" if command else f"{text}."
 
 
 def _text(value: object) -> str:

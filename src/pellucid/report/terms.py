@@ -10,6 +10,7 @@ from markupsafe import Markup
 
 from ..draw.arrays import embed
 from ..explain.listing import number as digits
+from ..explain.maps import shown
 from ..explain.path import Key, Opened, Path
 from ..explain.terms import Terms
 from ..texts import number
@@ -46,15 +47,14 @@ class Shown:
 
 
 def section(path: Path, image: np.ndarray, title: str, lead: str, anchor: str) -> Section:
-    """The section about a path through the network for an image, uint8 (H, W, C)."""
+    """The section about a path through the network for an image (H, W, C)."""
     known = {opened.key for step in path.steps for opened in step.everything()}
     steps = [_shown(step, known, anchor, taken) for step, taken in zip_longest(path.steps, path.taken)]
     height, width = image.shape[:2]
-    every = max(-(-max(height, width) // SIDE), 1)
-    small = image[every // 2::every, every // 2::every]
-    small = small if small.shape[2] == 3 else np.rint(small.mean(axis=2)).astype(np.uint8)
+    scale = SIDE / max(height, width)
+    small = embed(shown(image), (round(scale * width), round(scale * height)))
     return Section(title, render(
-        "explained/terms.html", steps=steps, ends=path.ends, width=width, height=height, image=Markup(embed(small)),
+        "explained/terms.html", steps=steps, ends=path.ends, width=width, height=height, image=Markup(small),
         seen=f"{anchor}-image", start=steps[0].name, rises=path.rises, opened=number(len(known), "number")),
         lead, anchor)
 

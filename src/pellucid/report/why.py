@@ -11,11 +11,11 @@ from ..engine.library import KernelError, NoKernels
 from ..evaluation import Evaluation
 from ..explain import Map
 from ..explain.agreement import AGREE, overlap
+from ..explain.maps import words
 from ..model import Model
 from .pictures import name_of, thumbnail
 
-# What they are called; by preference, and the first two that the network allows are shown.
-METHODS = {"grad_cam": "Grad-CAM", "occlusion": "occlusion", "gradient_times_input": "gradient times input"}
+METHODS = ("grad_cam", "occlusion", "gradient_times_input")  # the first two that the network allows are shown
 MOST, LEAST = 12, 3  # mistakes that are explained
 BUDGET = 4e11  # multiply-adds that explaining them may take, unless LEAST take more
 PASSES = 200  # of the network for one mistake, about: most of them are occlusion's
@@ -76,7 +76,7 @@ def _maps(model: Model, images: list[np.ndarray], targets: list[int]) -> list[li
 def _picture(image: np.ndarray, m: Map) -> tuple[str, draw.Picture]:
     """What a map is called, and the map over its image."""
     small = thumbnail(image, SIDE)
-    return METHODS[m.method], draw.overlay(small, shrunk(m.values, small.shape[:2]))
+    return words(m.method), draw.overlay(small, shrunk(m.values, small.shape[:2]))
 
 
 def shrunk(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:

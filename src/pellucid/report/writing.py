@@ -5,12 +5,9 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-from .. import __version__
-from ..texts import quoted
 
 if TYPE_CHECKING:
     from ..draw import Picture
@@ -32,8 +29,3 @@ def default_folder(kind: str, about: str) -> Path:
     name = name if os.path.isdir(about) else Path(name).stem
     text = re.sub(r"[^A-Za-z0-9_.-]+", "-", "-".join(filter(None, (name, number))))
     return Path(kind, text[:60].strip("-.") or "page")
-
-
-def origin(command: Sequence[str]) -> str:
-    """By which command and version a page was made."""
-    return f"Made by pellucid {__version__}: {' '.join(map(quoted, command))}"
