@@ -116,6 +116,11 @@ def test_feature_maps_share_a_scale():
     assert [t for t in texts(picture) if t.isdigit()] == ["0", "1", "3", "4", "0"]  # three channels, and the scale
     np.testing.assert_allclose([rgba(m)[0, 0, 3] / 255 for m in found], [0.25, 0.5, 1], atol=0.01)
     assert "4 channels of 3 x 3; the 3 with the largest values are drawn; 1 is 0 everywhere" in texts(picture)
+    named = draw.feature_maps(maps, names=["a", "b", "7: +1", "d"], most=3)
+    assert [t for t in texts(named) if t in ("a", "b", "7: +1", "d")] == ["a", "b", "d"]
+    assert [m.tip.split(":")[0] for m in marks(named, "image")[:3]] == ["channel a", "channel b", "channel d"]
+    with pytest.raises(ValueError, match="names: expected one for each of 4 channels, got 3"):
+        draw.feature_maps(maps, names=list("abc"))
     means = rgba(marks(draw.feature_maps(np.kron([[1.0, 0.5], [0, 0.25]], np.ones((64, 64)))[..., None]), "image")[0])
     assert means.shape[:2] == (64, 64)
     np.testing.assert_allclose(means[[0, 0, -1], [0, -1, -1], 3] / 255, [1, 0.5, 0.25], atol=0.01)

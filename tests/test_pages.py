@@ -178,7 +178,7 @@ def test_sentences_are_made_of_the_numbers(model, explanation):
     first, part, maps, change, near = said(explanation, CLASSES[best])
     assert f"{CLASSES[best]}, at {p[best]:.1%}" in first and first.endswith("The data say the same.")
     assert f"to {explanation.region.covered.probabilities[best]:.1%}" in part
-    assert "6 maps" in maps and change.startswith(("It takes", "No shift")) and "among 30" in near
+    assert "6 maps" in maps and change.startswith(("The least", "No shift")) and "among 30" in near
     other = (best + 1) % 3
     assert f"the data say {CLASSES[other]}" in said(explanation, CLASSES[other])[0]
     assert "none of its classes" in said(replace(explanation, rejected=True))[0]
@@ -189,7 +189,7 @@ def test_sentences_are_made_of_the_numbers(model, explanation):
 
 def test_a_part_without_which_nothing_changes_is_not_called_decisive(explanation):
     same = replace(explanation, region=replace(explanation.region, covered=explanation.region.whole))
-    assert "No single part decides it" in said(same)[1]
+    assert "No single part is found that decides it" in said(same)[1]
 
 
 @pytest.mark.parametrize(("shared", "wanted"), [
@@ -206,6 +206,12 @@ def test_agreement_in_words(explanation, shared, wanted):
                     deletion=replace(s.deletion, control_area=1.0)) for s in maps]
     text = agreement(replace(explanation, maps=maps, shared=np.array(shared, float)))
     assert wanted.format(*[m.map.method.replace("grad_cam", "Grad-CAM") for m in maps]) in text
+
+
+def test_maps_no_better_than_chance_are_not_to_be_believed(explanation):
+    maps = [replace(s, deletion=replace(s.deletion, area=0.6, control_area=0.5),
+                    insertion=replace(s.insertion, area=0.5, control_area=0.5)) for s in explanation.maps]
+    assert "6 maps none finds" in agreement(replace(explanation, maps=maps))
 
 
 def test_lists_in_words():

@@ -46,7 +46,7 @@ def finished(run: Run, report: Path | None) -> str:
         f"time           {spoken(run.seconds)}\n"
         f"run folder     {printable(str(run.folder))}\n{written}\n"
         f"Next:  pellucid evaluate {model} {data}"
-        + (f"\n       pellucid predict {model} IMAGE.png" if pictures else "")
+        + "".join(f"\n       pellucid {command} {model} IMAGE.png" for command in ("predict", "explain") if pictures)
     )
 
 

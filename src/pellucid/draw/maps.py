@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from .arrays import PALE, embed, embed_signed, numbers, reduced
@@ -67,13 +69,17 @@ def _stack(sketch: Sketch, found: np.ndarray, shown: list[int], limit: float, to
     return far + wide + 6 + text_width("channel 0 in front"), top + far + high
 
 
-def feature_maps(maps, *, title: str = "", most: int = 64, limit: float | None = None) -> Picture:
-    """The channels of a layer's answer (H, W, C) side by side on one scale, each with its number.
+def feature_maps(maps, *, names: Sequence[str] | None = None, title: str = "", most: int = 64,
+                 limit: float | None = None) -> Picture:
+    """The channels of a layer's answer (H, W, C) side by side on one scale, each with its name, by default its number.
 
     Of more than `most` those with the largest values are drawn, in their order. It says how many are 0 everywhere.
-    Colours and `limit` as in `heatmap`. Raises ValueError for other arrays and infinite values.
+    Colours and `limit` as in `heatmap`. Raises ValueError for other arrays, infinite values and too few or many names.
     """
     found = numbers("maps", maps, 3)
+    names = [str(c) for c in range(found.shape[2])] if names is None else list(names)
+    if len(names) != found.shape[2]:
+        raise ValueError(f"names: expected one for each of {found.shape[2]} channels, got {len(names)}")
     limit = limited(limit, found)
     count = found.shape[2]
     strength = np.nan_to_num(np.abs(found)).max((0, 1))
@@ -91,10 +97,10 @@ def feature_maps(maps, *, title: str = "", most: int = 64, limit: float | None =
     for k, c in enumerate(shown):
         x, y = MARGIN + k % columns * (wide + GAP), top + k // columns * (high + LINE + 4)
         plane = found[..., c]
-        tip = f"channel {c}: {between(plane)}"
+        tip = f"channel {names[c]}: {between(plane)}"
         sketch.rect(x, y, wide, high, "cell", tip=tip)
         sketch.pixels(x, y, wide, high, embed_signed(reduced(plane, wide, high), limit), tip=tip)
-        sketch.text(x + wide / 2, y + high + 12, str(c), "muted", anchor="middle", size=10)
+        sketch.text(x + wide / 2, y + high + 12, names[c], "muted", anchor="middle", size=10)
     bottom = top + -(-len(shown) // columns) * (high + LINE + 4) + 4
     right = columns * (wide + GAP) - GAP
     bottom, room = draw_scale(sketch, MARGIN, bottom, found, limit, min(max(right, 160), 320))

@@ -144,7 +144,7 @@ def _curves(kind: str, question: Question, maps: Sequence[Map], start: np.ndarra
 
 def _answers(question: Question, points: Sequence[tuple[np.ndarray, int]], start: np.ndarray,
              end: np.ndarray) -> np.ndarray:
-    """The target's probability, for each (order, count), with that many first pixels from `end`, others from `start`."""
+    """The target's probability, for each (order, count), with so many first pixels from `end`, others from `start`."""
     pixels, found = (-1, start.shape[-1]), np.empty(len(points))
     for first in range(0, len(points), BATCH):
         part = points[first:first + BATCH]

@@ -47,8 +47,8 @@ def _part(e: Explanation) -> str:
         way = "for" if speaks > 0 else "against" if speaks < 0 else "neither for nor against"
         return f"The part asked about, {where}, speaks {way} {target}: covered, {target} goes {moved}."
     if before - after < LOST * before:
-        return (f"No single part decides it: even with {where} covered, whose covering costs most, {target} goes "
-                f"{moved} only.")
+        return (f"No single part is found that decides it: with {where} covered, where occlusion finds most, {target} "
+                f"goes {moved}.")
     return f"What speaks most for {target} is in {where}: covered, {target} falls {moved}."
 
 
@@ -84,8 +84,11 @@ def agreement(e: Explanation) -> str:
     agreeing, others, silent = ([words(m) for m in each] for each in e.groups())
     if not agreeing:
         return f"No method finds anything that speaks for {clipped(e.classes[e.target])}."
+    maps = f"Of the {number(len(e.maps), 'map')}"
+    if max(s.deletion.gain + s.insertion.gain for s in e.maps) <= 0:
+        return f"{maps} none finds what the answer depends on better than a random order does, so believe none."
     best, *rest = agreeing
-    text = f"Of the {number(len(e.maps), 'map')}, {best} finds best what the answer depends on; "
+    text = f"{maps}, {best} finds best what the answer depends on; "
     if rest:
         text += f"{listed(rest)} {'agrees' if len(rest) == 1 else 'agree'} with it"
         text += f", {listed(others)} {'points' if len(others) == 1 else 'point'} elsewhere" if others else ""
@@ -102,7 +105,8 @@ def _change(e: Explanation) -> list[str]:
     found = [change for change in e.change.changes.values() if change]
     if not found:
         return ["No shift, covered square or blur that was tried changes the answer."]
-    return ["It takes " + ", or ".join(f"{c.text} to make it {clipped(c.answer_name)}" for c in found) + "."]
+    texts = [f"{'covering ' * (c.kind == 'occlusion')}{c.text} makes it {clipped(c.answer_name)}" for c in found]
+    return [f"The least that changes the answer: {listed(texts)}."]
 
 
 def _near(e: Explanation) -> list[str]:

@@ -9,14 +9,13 @@ import numpy as np
 from .. import draw
 from ..draw import Picture
 from ..explain.explanation import Explanation
-from ..explain.layer_maps import LayerMaps
 from ..explain.maps import shown as pixels
 from ..explain.maps import words
 from ..explain.question import empty
 from ..model import Model
 from ..summary import by
 from ..texts import clipped, printable
-from .answer import agreement, rows_and_columns, said
+from .answer import rows_and_columns, said
 from .shell import Section, page, render
 from .terms import section as numbers
 
@@ -81,7 +80,7 @@ def _maps(e: Explanation, pictures: Pictures) -> Section | None:
               for name, row in zip(names, e.shared, strict=True)]
     return Section(
         "Where it looks",
-        render("explained/maps.html", maps=shown, agreement=agreement(e), rows=rows, names=names, shares=shares,
+        render("explained/maps.html", maps=shown, rows=rows, names=names, shares=shares,
                curves=[pictures["deletion"], pictures["insertion"]]),
         f"Orange speaks for {clipped(e.classes[e.target])}, blue against it, each by another method.", "maps")
 
@@ -107,7 +106,7 @@ def _part(model: Model, e: Explanation, pictures: Pictures) -> Section:
     return Section(
         f"Why this part of it is {target}" if r.speaks[e.target] > 0 else "This part of it",
         render("explained/part.html", shown=shown, bars=pictures["part"], rows=rows, where=rows_and_columns(r),
-               found=e.found, area=f"{height * width / e.image[..., 0].size:.0%}", target=target), anchor="part")
+               found=e.found, area=f"{height * width / e.image[..., 0].size:.0%}"), anchor="part")
 
 
 def _share(values: np.ndarray, cut) -> tuple[str, str]:
@@ -151,11 +150,15 @@ def _layers(e: Explanation, pictures: Pictures) -> list[Section]:
     shown = []
     for layer in e.layers:
         key = f"layer-{layer.name}"
-        pictures[key] = draw.feature_maps(layer.maps, title=f"{layer.name}: {layer.kind}, {by(layer.shape)}")
-        shown.append((pictures[key], _caption(layer, e)))
+        pictures[key] = draw.feature_maps(
+            layer.maps, title=f"{layer.name}: {layer.kind}, {by(layer.shape)}",
+            names=[f"{channel}: {share:+.2g}" for channel, share in zip(layer.channels, layer.influence, strict=True)])
+        sees = "each position sees the whole image" if layer.field is None else (
+            f"a position sees {by(layer.field)} pixels")
+        shown.append((pictures[key], f"{len(layer.channels)} of {layer.shape[-1]} channels; {sees}."))
     return [Section("The image, layer by layer", render("explained/layers.html", shown=shown),
                     f"In each layer the channels that move the logit of {clipped(e.classes[e.target])} most, the "
-                    "strongest first.", "layers")]
+                    "strongest first, each with its number and what it adds to the logit, to first order.", "layers")]
 
 
 def _numbers(e: Explanation) -> list[Section]:
@@ -165,12 +168,3 @@ def _numbers(e: Explanation) -> list[Section]:
     if e.asked:
         found.insert(0, numbers(e.asked, e.image, f"What {e.asked.steps[0].terms.address} is made of", lead, "at"))
     return found
-
-
-def _caption(layer: LayerMaps, e: Explanation) -> str:
-    sees = "each position sees the whole image" if layer.field is None else (
-        f"a position sees {by(layer.field)} pixels")
-    each = "; ".join(f"{i} is {channel}, {share:+.2g}" for i, (channel, share) in
-                     enumerate(zip(layer.channels, layer.influence, strict=True)))
-    return (f"{len(layer.channels)} of {layer.shape[-1]} channels; {sees}. Which channel each is, and what it adds to "
-            f"the logit, to first order: {each}.")
