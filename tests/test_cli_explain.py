@@ -174,6 +174,10 @@ def test_what_cannot_be_explained_is_one_line_and_leaves_nothing(work, capsys):
     model_of(preprocessing=None).save("raw.safetensors")
     for command in (["explain", "raw.safetensors", "ring.png"], ["study", "raw.safetensors", "shapes.npz"]):
         assert "does not say how pixels become what it reads" in fails(capsys, *command)
+    Model(Network.build((40, 2), Sequential(Flatten(), Dense(3))), seed=3, classes=CLASSES,
+          preprocessing=Preprocessing((40, 2), (0.4,) * 2, (0.3,) * 2)).save("signal.safetensors")
+    for command in (["explain", "signal.safetensors", "ring.png"], ["study", "signal.safetensors", "shapes.npz"]):
+        assert "reads signals of 40x2; this command is for models of images" in fails(capsys, *command)
     model_of(Conv(3, 3), classes=None).save("map.safetensors")
     assert "it classifies nothing" in fails(capsys, "explain", "map.safetensors", "ring.png")
 
@@ -207,9 +211,12 @@ def test_similar_images_are_those_of_training(work, capsys):
     other = json.loads(run(capsys, "explain", "m.safetensors", asked, "--method", "gradient", "--data", "digits",
                            "--json")[0])
     assert other["neighbours"][0]["label"] in data.load("digits").classes
+    np.savez("shapes.npz", images=IMAGES[::-1], labels=LABELS[::-1], classes=np.array(CLASSES))
+    told = json.loads(run(capsys, "explain", "m.safetensors", "ring.png", "--method", "gradient", "--json")[0])
+    assert told["neighbours"] is None and "does not hold what the model was" in told["left_out"]["neighbours"]
     os.remove("shapes.npz")
     told = json.loads(run(capsys, "explain", "m.safetensors", "ring.png", "--method", "gradient", "--json")[0])
-    assert told["neighbours"] is None and "neighbours" in told["left_out"]
+    assert told["neighbours"] is None and "shapes.npz, cannot be read; --data" in told["left_out"]["neighbours"]
 
 
 def test_the_label_of_the_data_is_told(work, capsys):

@@ -98,6 +98,8 @@ def explain(
         searched, where = _searched(loaded, data, reading)
         e = explain_image(loaded, named.image, _target(loaded, target), methods=method or None, box=box, at=at,
                           data=searched, progress=progress)
+        if searched is None:
+            e.missing["neighbours"] = where
         progress("drawing", 1, 1)
         page, pictures = explanation_page(
             loaded, e, named.name, named.label, facts=[("model", str(path))], nearest=where,
@@ -136,13 +138,15 @@ def _box(text: str) -> list[int]:
 
 
 def _searched(model: Model, given: str | None, progress: Callable) -> tuple[Searched | None, str]:
-    """The images to search, at most as many as the budget allows, and in words which these are.
+    """The images to search, at most as many as the budget allows, and in words which these are, or why there are none.
 
-    Of the data that the model was trained on those of training; of others all. None where nothing is known of any.
+    Of the data that the model was trained on those of training; of others all. Data that are not given must be those
+    still: what a model file names is no reason to show what else lies there.
     """
     spec = given if given is not None else model.record.get("source")
+    other = "--data DATA names images to search"
     if not isinstance(spec, str) or not spec:
-        return None, ""
+        return None, f"the model does not say what it was trained on; {other}"
     import numpy as np
 
     from . import data
@@ -155,9 +159,12 @@ def _searched(model: Model, given: str | None, progress: Callable) -> tuple[Sear
     except (ValueError, OSError):
         if given is not None:
             raise
-        return None, ""
+        return None, f"the data that the model was trained on, {spec}, cannot be read; {other}"
     chosen, where, seed = np.arange(len(dataset.labels)), dataset.name, model.record.get("seed")
-    if model.record.get("data_digest") == digest(dataset) and isinstance(seed, int) and not isinstance(seed, bool):
+    known = model.record.get("data_digest") == digest(dataset)
+    if given is None and not known:
+        return None, f"{spec} does not hold what the model was trained on; {other}"
+    if known and isinstance(seed, int) and not isinstance(seed, bool):
         chosen, where = data.split(dataset, seed).train.indices, f"{dataset.name}, those it was trained on"
     most = max(int(BUDGET / max(sum(model.network.macs.values()), 1)), LEAST)
     if len(chosen) > most:

@@ -47,6 +47,10 @@ def model_file(text: str) -> Path:
 def require_pixels(model: Model, path: Path) -> None:
     """Raise ValueError unless a model classifies pictures and knows what to do with their pixels."""
     model.require_classes()
+    shape = model.network.input_shape
+    if len(shape) != 3:
+        raise ValueError(f"{path} reads {'signals' if len(shape) == 2 else 'vectors'} of {'x'.join(map(str, shape))}; "
+                         "this command is for models of images")
     if model.preprocessing is None:
         raise ValueError(f"{path} does not say how pixels become what it reads; make a model of it that does: pellucid "
                          "import FILE --mean X,... --std X,...")
