@@ -258,7 +258,16 @@ def test_hostile_names_are_texts(model):
     assert "<script" not in html and '<script>alert("1")</script>' in page.text
 
 
-@pytest.mark.parametrize("shape", [(8, 8, 3), (5, 9, 2), (12, 7, 1)])
+def test_of_many_classes_the_one_explained_is_always_shown():
+    model = model_of(Sequential(Flatten(), Dense(12)), classes=[f"class {c}" for c in "abcdefghijkl"])
+    for target in range(12):
+        found = explain_image(model, IMAGES[4], target, methods=["gradient"])
+        _, shown = explanation_page(model, found, "x.png")
+        for name in ("answer", "part"):
+            assert shown[name].svg.count(">class ") == 10 and f">{model.classes[target]}<" in shown[name].svg
+
+
+@pytest.mark.parametrize("shape", [(8, 8, 3), (5, 9, 2), (12, 7, 1), (1, 250, 1), (1, 1, 3)])
 def test_images_of_other_shapes_and_channels(shape):
     model = model_of(Sequential(Conv(4, 3, padding=1), ReLU(), Flatten(), Dense(3)), shape)
     image = np.random.default_rng(1).integers(0, 256, shape).astype(np.uint8)

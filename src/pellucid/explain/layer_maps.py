@@ -12,6 +12,7 @@ from ..layers.base import as_image
 from ..model import Model
 from ..network import Network, Node
 from . import taps
+from .graph import positions
 from .question import ask
 
 LAYERS, CHANNELS = 10, 16  # shown by default
@@ -56,8 +57,7 @@ def layer_maps(model: Model, image: np.ndarray, target: int | str | None = None,
 def ends(network: Network) -> list[str]:
     """The nodes with more than one position that no pointwise layer reads, in order."""
     pointwise = {name for node in network.nodes if _pointwise(network, node) for name in node.inputs}
-    return [node.name for node in network.nodes if node.name not in pointwise and len(network.shapes[node.name]) > 1
-            and np.prod(network.shapes[node.name][:-1]) > 1]
+    return [node.name for node in network.nodes if node.name not in pointwise and positions(network, node.name) > 1]
 
 
 def _pointwise(network: Network, node: Node) -> bool:
