@@ -59,7 +59,7 @@ class Clock:
     pytest.param(lambda at: 1.5, id="faster"), pytest.param(lambda at: 0.7 if at > 40 else 1.2, id="slower later"),
     pytest.param(lambda at: 1 + 0.3 * np.sin(at / 7), id="now so, now so"),
 ])
-@pytest.mark.parametrize("epoch_steps", [30, 400])
+@pytest.mark.parametrize("epoch_steps", [1, 2, 30, 400])
 def test_a_run_ends_in_time_whatever_the_machine_does(monkeypatch, speeds, epoch_steps):
     clock = Clock()
     monkeypatch.setattr(timekeeper, "time", clock)

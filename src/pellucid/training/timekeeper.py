@@ -14,7 +14,7 @@ from .plan import MOST_EPOCHS, MOST_STEPS, WHOLE, Pace, Plan
 
 LOOK = 0.2  # share of the time left after which the plan is looked at again
 SHARE = 0.98  # of the time left that is planned with
-LEAST = 10  # steps by which a pace is told
+LEAST = 10  # steps, or epochs of one step, by which a pace is told
 CHANGE = 0.01  # a share of the steps left below which a plan stays as it is
 
 
@@ -25,33 +25,41 @@ class Timekeeper:
     """
 
     def __init__(self, ends: float, pace: Pace):
-        self.ends, self.pace, self._validated = ends, pace, False
+        self.ends, self.pace = ends, pace
+        self._validated = self._told = False  # whether an epoch has just ended, and whether that told its end's pace
         self._start()
 
     def _start(self) -> None:
         self._looked = self._last = time.perf_counter()
-        self._steps, self._seconds = 0, 0.0
+        self._steps, self._seconds = 0, 0.0  # without the last one of each epoch
+        self._epochs, self._epoch_seconds = 0, 0.0  # these, with the end of the epoch
 
     def begin(self) -> None:
         """Say that steps go on after something else, which belongs to the end of an epoch if one came before."""
         now = time.perf_counter()
         if self._validated:
+            self._epoch_seconds += now - self._last
+        if self._told:
             self.pace = replace(self.pace, epoch=self.pace.epoch + now - self._last)
-        self._last, self._validated = now, False
+        self._last, self._validated, self._told = now, False, False
 
     def count(self, validated: bool) -> None:
         """Say that a step has ended, and whether the end of an epoch belonged to it."""
         now = time.perf_counter()
+        took = now - self._last
+        self._last, self._validated, self._told = now, validated, validated and self._steps > 0
         if not validated:
-            self._steps, self._seconds = self._steps + 1, self._seconds + now - self._last
-        elif self._steps:
-            self.pace = replace(self.pace, epoch=max(now - self._last - self._seconds / self._steps, 0.0))
-        self._last, self._validated = now, validated and self._steps > 0
+            self._steps, self._seconds = self._steps + 1, self._seconds + took
+            return
+        self._epochs, self._epoch_seconds = self._epochs + 1, self._epoch_seconds + took
+        if self._told:
+            self.pace = replace(self.pace, epoch=max(took - self._seconds / self._steps, 0.0))
 
     @property
     def due(self) -> bool:
         """Whether it is time to look at the plan again."""
-        return self._steps >= LEAST and self._last - self._looked >= LOOK * (self.ends - self._looked)
+        enough = max(self._steps, self._epochs) >= LEAST
+        return enough and self._last - self._looked >= LOOK * (self.ends - self._looked)
 
     def revised(self, plan: Plan, step: int) -> Plan:
         """The plan by the pace since the last look, `step` steps of it being done; the same one where it is near
@@ -60,6 +68,9 @@ class Timekeeper:
             seconds = self._seconds / self._steps
             # The test at the end will be slower, or faster, by as much.
             self.pace = replace(self.pace, step=seconds, end=self.pace.end * seconds / self.pace.step)
+        elif self._epochs >= LEAST:  # of one step each: what of it is the step's cannot be told
+            seconds = self._epoch_seconds / self._epochs
+            self.pace = self.pace.scaled(seconds / (self.pace.step + self.pace.epoch))
         self._start()
         end = steps_in_time(plan, step, (self.ends - self._looked) * SHARE - self.pace.end, self.pace)
         return plan if abs(end - plan.steps) <= CHANGE * (plan.steps - step) else replace(plan, steps=end)
