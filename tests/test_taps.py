@@ -100,6 +100,8 @@ def test_what_cannot_be_told_is_refused():
         taps.gradients(shared, np.zeros((1, 4, 4, 1), np.float32), np.ones(2), ["d"])
     with pytest.raises(ValueError, match="the cotangent must have shape"):
         taps.gradients(model, x, np.ones(3), ["fc"])
+    with pytest.raises(ValueError, match="the cotangent must have shape"):
+        taps.parameter_gradients(model, np.zeros((3, 9, 8, 3), np.float32), np.ones((1, 4)))
     with pytest.raises(ValueError, match="expected images of shape"):
         taps.values(model, np.zeros((1, 8, 8, 3), np.float32), ["fc"])
     with pytest.raises(ValueError, match="no preprocessing"):
@@ -114,4 +116,5 @@ def test_few_plans_are_kept(monkeypatch):
     assert [names for _, names, _ in taps._plans[model]] == [frozenset([n]) for n in ("p1", "sum", "r2")]
     monkeypatch.setattr(taps, "KEPT_MEMORY", 0)
     taps.gradients(model, x[:1], np.ones(4), ["r1"])
-    assert len(taps._plans[model]) == 1
+    (kept,) = taps._plans[model].values()
+    assert kept.memory == kept.plan.memory + kept.gradient.flat.nbytes + 4 * 9 * 8 * 5  # what r1's gradient is put in

@@ -38,12 +38,13 @@ class Tapped:
             gradient_taps=nodes if backward else (), input_gradient=backward and INPUT in names)
         if model.preprocessing:
             self.plan.scale[:], self.plan.shift[:] = model.preprocessing.scale, model.preprocessing.shift
+        self.stored = batch * sum(network.activation_bytes[name] for name in nodes)  # bytes of the arrays handed out
         self.version: int | None = None
 
     @property
     def memory(self) -> int:
         """Bytes held."""
-        return self.plan.memory + (self.gradient.flat.nbytes if self.gradient else 0)
+        return self.plan.memory + self.stored + (self.gradient.flat.nbytes if self.gradient else 0)
 
     def prepare(self, version: int) -> None:
         if self.version != version:
@@ -75,11 +76,7 @@ def gradients(model: Model, images: np.ndarray, cotangent: np.ndarray, names: Co
     """
     images, names = as_read(model, images), known(model, names)
     shapes = {**model.network.shapes, INPUT: model.network.input_shape}
-    output = model.network.output_shape
-    if np.shape(cotangent) not in (output, (len(images), *output)):
-        raise ValueError(f"the cotangent must have shape {(len(images), *output)} or {output}, got "
-                         f"{np.shape(cotangent)}")
-    cotangents = np.broadcast_to(np.asarray(cotangent, np.float32), (len(images), *output))
+    cotangents = _for_each(model, cotangent, len(images))
     found = {name: np.empty((len(images), *shapes[name]), np.float32) for name in names}
     with LOCK:
         for part, tapped in _chunks(model, len(images), names, backward=True):
@@ -95,8 +92,8 @@ def parameter_gradients(model: Model, images: np.ndarray, cotangent: np.ndarray)
 
     Takes and raises what `gradients` does.
     """
-    images, output = as_read(model, images), model.network.output_shape
-    cotangents = np.broadcast_to(np.asarray(cotangent, np.float32), (len(images), *output))
+    images = as_read(model, images)
+    cotangents = _for_each(model, cotangent, len(images))
     trainable = [name for name, p in model.network.parameters().items() if p.trainable]
     total = {name: np.zeros(model.buffer.shapes[name], np.float32) for name in trainable}
     with LOCK:
@@ -131,6 +128,14 @@ def hands_on(network: Network, node: Node) -> bool:
 def known(model: Model, names: Collection[str]) -> frozenset[str]:
     """The names as a set. Raises ValueError for one that the network does not have."""
     return frozenset(name if name == INPUT else model.network.node(name).name for name in names)
+
+
+def _for_each(model: Model, cotangent: np.ndarray, count: int) -> np.ndarray:
+    """The cotangent of each of `count` images."""
+    output = model.network.output_shape
+    if np.shape(cotangent) not in (output, (count, *output)):
+        raise ValueError(f"the cotangent must have shape {(count, *output)} or {output}, got {np.shape(cotangent)}")
+    return np.broadcast_to(np.asarray(cotangent, np.float32), (count, *output))
 
 
 def _chunks(model: Model, count: int, names: frozenset[str], backward: bool) -> Iterator[tuple[slice, Tapped]]:
