@@ -147,6 +147,8 @@ def test_max_pool_routing():
     busiest = np.unravel_index(np.abs(wins).argmax(), wins.shape)
     received = backward["r1"][tuple(int(i) for i in busiest)]
     assert received.total == pytest.approx(wins[busiest]) and {s.name for s in received} == {"p1"}
+    measured = difference(backward, read=lambda s: {("p1", 0): one((1, *values.shape), (0, *received.index), s)})
+    assert received.total == pytest.approx(measured, rel=1e-3)
     corner = pooled.sent((0, 0, 0))
     assert "padding" in str(corner) and corner.to_json()["terms"][0]["to"] == corner[0].name == "padding"
     assert corner[0].source is None and corner[4].source.address == "r1[0,0,0]"

@@ -40,7 +40,7 @@ class _Products(Listing):
     derivatives: np.ndarray
     gradients: np.ndarray
 
-    @property
+    @cached_property
     @np.errstate(**UNWARNED)
     def numbers(self) -> np.ndarray:
         return self.derivatives * self.gradients
