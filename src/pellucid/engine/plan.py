@@ -94,6 +94,7 @@ class Plan:
                 if last.name in self._gradient_taps and others:
                     raise ValueError(f"{last.name} hands on {node.inputs[0]!r}, which others read too: only the "
                                      "gradient to that can be told")
+                y.needs_gradient = y.needs_gradient or b.gradients and last.name in self._gradient_taps
             else:
                 y.needs_gradient = b.gradients and (last.name in self._gradient_taps or trainable
                                                     or any(t.needs_gradient for t in inputs))
