@@ -64,6 +64,13 @@ def test_the_pair_that_is_mixed_up_most_counts_both_directions():
     only = one(advise(judged([(2, 3, 3)])), "pair")
     assert (only.images, only.cell) == (3, (2, 3)) and "“owl” for" not in only.found
     assert "pair" not in rules(advise(judged([(2, 3, 2)])))
+    # Where mistakes are many, three are no more than others are.
+    for more, stands_out in ((1, False), (5, True)):
+        confusion = np.ones((10, 10), int) + 29 * np.eye(10, dtype=int)
+        confusion[0, 1] += more
+        true, answered = (np.repeat(axis.ravel(), confusion.ravel()) for axis in np.indices((10, 10)))
+        points = advise(score(9 * np.eye(10)[answered], true, list("abcdefghij")))
+        assert ("pair" in rules(points)) == stands_out
 
 
 def test_classes_of_few_training_images_with_mistakes():
@@ -71,6 +78,8 @@ def test_classes_of_few_training_images_with_mistakes():
     found = one(advise(result, counts=[19, 19, 100, 5]), "few")
     assert found.images == 3 and "“cat” (19), “owl” (5)" in found.found
     assert "few" not in rules(advise(result, counts=[20, 19, 100, 20]))
+    every = one(advise(judged([(i, (i + 1) % 4, 4 - i) for i in range(4)]), counts=[1, 2, 3, 4]), "few")
+    assert "“cat” (1), “dog” (2), “hen” (3) and 1 more" in every.found and every.images == 10
 
 
 def test_a_class_that_is_weak_though_it_has_images():
@@ -79,6 +88,8 @@ def test_a_class_that_is_weak_though_it_has_images():
     assert found.images == 12 and "“cat” only 48 of 60 images" in found.found
     assert "weak" not in rules(advise(result, counts=[10, 100, 100, 100]))  # it is for want of images
     assert "weak" not in rules(advise(judged([(0, 1, 6)]), counts=COUNTS))  # 95% against 97.5%
+    for count in (2, 3):  # of 10 images
+        assert ("weak" in rules(advise(judged([(0, 1, count)], each=10), counts=COUNTS))) == (count == 3)
 
 
 def test_labels_that_the_model_is_sure_against():
@@ -121,6 +132,10 @@ def test_more_images_than_expected_are_none_of_the_classes():
     found = one(advise(judged(mistakes, calibration=calibration)), "refused")
     assert found.images == 48 and "20.0% of the images" in found.found and "5.0% are expected" in found.found
     assert "refused" not in rules(advise(judged(mistakes[:1], calibration=calibration)))
+    assert "refused" not in rules(advise(judged([(0, 1, 29)], calibration=calibration)))  # 12%: not three times as many
+    unknown = Calibration(1.0, 60, 0.7, 1 / 60)
+    assert "refused" not in rules(advise(judged([(0, 1, 13)], calibration=unknown)))  # 5.4%; up to 6.0% are possible
+    assert "refused" in rules(advise(judged([(0, 1, 24)], calibration=unknown)))
     assert "refused" not in rules(advise(judged(mistakes)))
 
 
