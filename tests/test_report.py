@@ -218,6 +218,14 @@ def test_what_cannot_be_shown_is_said():
     assert "Nothing: all 60 are right" in page.text and "No label is disputed" in page.text
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_model_whose_outputs_are_no_numbers_is_refused_in_a_line(value):
+    model, _ = wide(20, 3, 8)
+    result = evaluation.score(np.full((6, 3), value), np.arange(6) % 3, CLASSES)
+    with pytest.raises(ValueError, match="nothing to report"):
+        report.of_evaluation(model, result)
+
+
 def test_a_network_that_cannot_be_explained_costs_the_explanations_only(run, monkeypatch):
     def refuses(*arguments):
         raise ValueError("no such thing")

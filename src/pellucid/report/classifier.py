@@ -79,6 +79,8 @@ def _page(
     facts: list[tuple[str, str]], others: list[Section],
 ) -> str:
     """What both reports have: the first screen, classes, mistakes, calibration and labels; then the other sections."""
+    if not np.isfinite(result.answers.losses).all():
+        raise ValueError("the model's outputs are infinite or no numbers, so there is nothing to report; train it anew")
     album = Album()
     cells = confusion(result, album)
     mistakes, left_out = explained(model, result)
