@@ -227,6 +227,18 @@ def test_refusal_is_that_of_the_calibration(model):
     assert found.rejected and not explain_image(model, IMAGES[4], methods=["gradient"]).rejected
 
 
+def test_a_large_network_is_asked_less(monkeypatch):
+    model, image = model_of(CONV, (32, 32, 1)), np.random.default_rng(2).integers(0, 256, (32, 32, 1)).astype(np.uint8)
+    found = [explain_image(model, image)]
+    monkeypatch.setattr("pellucid.explain.explanation.LARGE", 0)
+    found.append(explain_image(model, image))
+    assert [{len(s.deletion.fractions) for s in e.maps} for e in found] == [{33}, {5}]
+    fine, coarse = ({s.map.method: s.map.facts for s in e.maps} for e in found)
+    assert coarse["integrated_gradients"]["steps"] == 32 <= fine["integrated_gradients"]["steps"] / 2
+    assert coarse["occlusion"]["squares"] < fine["occlusion"]["squares"] / 2
+    assert "squares of 8, 16 pixels" in found[1].change.searched["occlusion"]
+
+
 # Pages.
 
 

@@ -202,4 +202,4 @@ def _coarse(shape: tuple[int, ...]) -> dict:
     """Grids of `smallest_change` with few points, for a network that takes long to ask."""
     longer = max(as_image(shape)[:2])
     sizes = sorted({max(longer // n, 1) for n in (32, 16, 8)})
-    return {"shifts": sizes, "sides": sorted({max(longer // n, 1) for n in (4, 3, 2)}), "sigmas": sizes}
+    return {"shifts": sizes, "sides": sorted({max(longer // n, 1) for n in (4, 2)}), "sigmas": sizes}
