@@ -210,7 +210,7 @@ def test_ctrl_c_saves_once_and_the_other_engine_goes_on(shapes):
     run = fit(out=shapes / "run", resume=True, engine="native", progress=stop)
     assert run.steps == config["result"]["steps"] + 1
     assert sorted(p.name for p in (shapes / "run").iterdir()) == [
-        "best.safetensors", "config.json", "last.safetensors", "metrics.csv", "seen.safetensors"]
+        "best.safetensors", "config.json", "last.safetensors", "metrics.csv", "report.html", "seen.safetensors"]
 
 
 def test_an_error_is_one_line_of_one_process(tmp_path):
