@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..data.arrays import spread
-from ..layers import Affine, AvgPool, BatchNorm, MaxPool, Softmax
+from ..layers import Affine, AvgPool, BatchNorm, MaxPool
 from ..model import Model
 from ..network import Network
 from ..summary import by
 from ..training.plan import whole
-from .layers import convolutions, cost, some
+from .layers import convolutions, cost, scores, some
 from .matches import Match, as_picture, as_pixels, cut, strongest
 from .maximise import STEPS, Limits, Made, maximise
 from .result import Study, checked, model_study, pictured
@@ -120,7 +120,7 @@ def hierarchy(model: Model, images: np.ndarray, *, layers: int = 5, units: int =
     layers, units, count = whole("layers", layers, 1), whole("units", units, 1), whole("count", count, 1)
     steps, network = whole("steps", steps, 0), model.network
     named = {name: unit_of(network, name) for name in some(convolutions(network), layers)}
-    if network.shapes[answer := _scores(network)][:-1] == ():
+    if network.shapes[answer := scores(network)][:-1] == ():
         named[answer] = answer
     found = strongest(model, images, set(named.values()), count)
     chosen = {name: some(_answering(found[unit]), units) for name, unit in named.items()}
@@ -163,12 +163,6 @@ def unit_of(network: Network, name: str) -> str:
 def _answering(found: list[list[Match]]) -> list[int]:
     """The channels that some image moves above zero; all of them where there is no such."""
     return [channel for channel, own in enumerate(found) if own[0].value > 0] or list(range(len(found)))
-
-
-def _scores(network: Network) -> str:
-    """The node with a score a class: the output, or what its softmax reads."""
-    node = network.node(network.output)
-    return node.inputs[0] if isinstance(node.layer, Softmax) else node.name
 
 
 def limits_of(model: Model, images: np.ndarray) -> Limits:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from ..data.arrays import spread
-from ..layers import AdaptiveAvgPool, AvgPool, Conv, GlobalAvgPool, GlobalMaxPool, MaxPool
+from ..layers import AdaptiveAvgPool, AvgPool, Conv, GlobalAvgPool, GlobalMaxPool, MaxPool, Softmax
 from ..model import Model
 from ..network import Network, Node
 from .result import DoesNotApply
@@ -74,6 +74,12 @@ def needed(network: Network, name: str) -> list[Node]:
         if node.name in names:
             names.update(node.inputs)
     return [node for node in network.nodes if node.name in names]
+
+
+def scores(network: Network) -> str:
+    """The node with a score a class: the output, or what its softmax reads."""
+    node = network.node(network.output)
+    return node.inputs[0] if isinstance(node.layer, Softmax) else node.name
 
 
 def cost(network: Network, name: str) -> int:

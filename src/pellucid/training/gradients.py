@@ -21,12 +21,22 @@ BATCHES = 4  # over which the norm of a gradient is averaged
 
 
 @dataclass(frozen=True)
-class Gradient:
-    """The Euclidean norm of the loss's gradient to all parameters of a layer: before training, and at its end.
+class Norm:
+    """The Euclidean norm of the loss's gradient to all parameters of a layer, in the mean over a few batches of images.
 
-    It is the mean over a few batches of training images, as they come without changes. `depth` counts the layers with
-    parameters from the input on, from 1; `parameters` is how many the layer has.
+    `depth` counts the layers with parameters from the input on, from 1; `parameters` is how many the layer has.
     """
+
+    layer: str
+    kind: str
+    depth: int
+    parameters: int
+    norm: float
+
+
+@dataclass(frozen=True)
+class Gradient:
+    """The norm at a layer before training, and at its end, on training images as they come, without changes."""
 
     layer: str
     kind: str
@@ -43,27 +53,27 @@ def of_run(setup: Setup, train: Part, trained: Model) -> tuple[Gradient, ...]:
     start = Model(network, setup.seed, preprocessing=setup.preprocessing)
     whiten(start, train.images)
     begin, still = engines.choose().begin, replace(setup, optimizer=STILL)
-    first, last = (norms(begin(model, still), train.images, train.labels, size)
-                   for model in (start, copy_of(trained)))
-    return tuple(Gradient(name, kind, i, network.parameter_counts[name], first[name], last[name])
-                 for i, (name, kind) in enumerate(layers(network, first), 1))
+    first, last = (norms(begin(model, still), network, train.images, train.labels, size)
+                   for model in (start, _copy(trained)))
+    return tuple(Gradient(a.layer, a.kind, a.depth, a.parameters, a.norm, b.norm)
+                 for a, b in zip(first, last, strict=True))
 
 
 # At a rate of zero a step moves no weights; what it does to running statistics, gradients while training ignore.
 STILL = SGD(lr=0.0)
 
 
-def copy_of(model: Model) -> Model:
+def _copy(model: Model) -> Model:
     """A model of its own with the same parameters and preprocessing."""
     copy = Model(model.network, None, preprocessing=model.preprocessing)
     copy.load_parameters(model.parameters)
     return copy
 
 
-def norms(step, images, labels: np.ndarray, size: int) -> dict[str, float]:
-    """The mean over a few batches of the norm of the gradient to each layer's parameters, by the layer's name.
+def norms(step, network: Network, images, labels: np.ndarray, size: int) -> tuple[Norm, ...]:
+    """The mean over a few batches of the norm of the gradient to each layer's parameters, from the input on.
 
-    `step` is a training step that moves nothing (`STILL`) and takes `size` images at a time.
+    `step` is a training step of the network that moves nothing (`STILL`) and takes `size` images at a time.
     """
     found: dict[str, float] = {}
     batches = range(min(BATCHES, len(labels) // size))
@@ -76,12 +86,9 @@ def norms(step, images, labels: np.ndarray, size: int) -> dict[str, float]:
             of_layer[layer] = of_layer.get(layer, 0.0) + float(np.square(g, dtype=np.float64).sum())
         for layer, square in of_layer.items():
             found[layer] = found.get(layer, 0.0) + square**0.5 / len(batches)
-    return found
-
-
-def layers(network: Network, found: dict[str, float]) -> list[tuple[str, str]]:
-    """(name, kind) of the layers that have a norm, from the input on."""
-    return [(n.name, type(n.layer).__name__) for n in network.nodes if n.name in found]
+    trained = [node for node in network.nodes if node.name in found]
+    return tuple(Norm(node.name, type(node.layer).__name__, depth, network.parameter_counts[node.name],
+                      found[node.name]) for depth, node in enumerate(trained, 1))
 
 
 def weighted(kind: str) -> bool:
