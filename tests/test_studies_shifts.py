@@ -50,7 +50,7 @@ def test_without_padding_and_strides_maps_follow_exactly_everywhere():
         assert len(measured.layers) >= 2 and measured.flips is None and measured.agreement is None
         for layer in measured.layers:
             assert layer.inside == layer.everywhere == (0, 0, 0) and all(layer.whole)
-    assert "follow exactly away from all borders and follow exactly over the whole map" in found.sentence
+    assert "maps follow exactly away from all borders and over the whole map" in found.sentence
 
 
 def test_curves_are_drawn_of_layers_of_which_something_is_known():

@@ -79,10 +79,12 @@ class Equivariance(Study):
     def sentence(self) -> str:
         model, text = self.variants[0], ""
         for what, kind in (("a multiple of a layer's stride", True), ("another number of pixels", False)):
-            parts = [f"{self._worst(side, kind)} {where}" for where, side in
-                     (("away from all borders", "inside"), ("over the whole map", "everywhere"))
-                     if self._worst(side, kind)]
-            if parts:
+            said: dict[str, list[str]] = defaultdict(list)  # what is the case, and where
+            for where, side in (("away from all borders", "inside"), ("over the whole map", "everywhere")):
+                if worst := self._worst(side, kind):
+                    said[worst].append(where)
+            if said:
+                parts = [f"{worst} {' and '.join(where)}" for worst, where in said.items()]
                 text += f"When the image moves by {what}, maps {' and '.join(parts)}. "
         text = f"{text or 'No map could be compared. '}"
         if model.flips:

@@ -14,6 +14,7 @@ from ..geometry import Window, output_size
 from ..layers import Conv
 from ..model import Model
 from ..ops import conv_matrix
+from ..summary import by
 from ..texts import number
 from .layers import convolution, up_to
 from .result import Study, checked, model_study, pictured, require_finite
@@ -86,7 +87,8 @@ class Sharing(Study):
                 f"weights, each of which stands {times} in the layer's matrix; {self.nonzero / self.dense:.2%} of the "
                 f"matrix is not zero. The dense layer in its place has {self.dense:,} weights, "
                 f"{ratio} times as many. Multiplied with an image, {part} the layer's "
-                f"output, to {self.difference:.1g} of its largest value.")
+                f"output, to {self.difference:.1g} of its largest value. Drawn is one filter on one channel of the "
+                f"input, at its first {by(self.drawn.positions)} positions.")
 
     def to_json(self) -> dict:
         return {**super().to_json(), "dense": self.dense}
