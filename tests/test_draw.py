@@ -273,6 +273,7 @@ REFUSED = [
     (lambda: draw.curves([("a", [np.nan], [1])], x_label="", y_label=""), "a: xs: 1 of 1 values are NaN"),
     (lambda: draw.curves([("a", [0], [1])], x_label="", y_label="", log_x=True), "a: x must be above zero"),
     (lambda: draw.curves([("a", [1], [1], [-1])], x_label="", y_label=""), "a: spreads must not be negative"),
+    (lambda: draw.curves([("a", [1], [1], [[1, 2, 3]])], x_label="", y_label=""), "a: expected a spread or two"),
     (lambda: draw.confusion(FLAT, ["a"]), r"a row and a column for each of 1 classes, got shape \(3, 4\)"),
     (lambda: draw.confusion([[-1]], ["a"]), "counts must not be negative, got -1"),
     (lambda: draw.confusion([[np.nan]], ["a"]), "matrix: 1 of 1 values are NaN"),

@@ -198,6 +198,11 @@ def test_missing_values_are_gaps_and_spreads_are_bands():
                                atol=0.02)
     none = draw.curves([("a", [1, 2], [1, 2]), ("b", [1, 2], [np.nan] * 2)], x_label="", y_label="")
     assert {"a", "b: no values"} <= set(texts(none))
+    uneven = draw.curves([("a", [2, 1], [2, 1], [[0.25, 0], [0.5, 1]])], x_label="", y_label="")  # below and above
+    band, = [points(m) for m in marks(uneven, "path") if m.element.get("fill-opacity")]
+    (x1, y1), (x2, y2) = next(points(m) for m in marks(uneven, "path") if m.tip == "a")
+    per = y1 - y2
+    np.testing.assert_allclose(band, [[x1, y1 + per / 2], [x2, y2 + per / 4], [x2, y2], [x1, y1 - per]], atol=0.02)
 
 
 def test_each_curve_has_its_name_at_its_end():

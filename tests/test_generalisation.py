@@ -201,6 +201,17 @@ def test_more_images_than_there_was_time_for():
     assert answer.now[0] == pytest.approx(0.99, abs=0.004)
 
 
+@pytest.mark.parametrize("what", ["accuracy", "log_loss"])
+def test_the_band_is_the_interval(what, monkeypatch):
+    c = curve([0.4, 0.3, 0.1, 0.04], count=50, seeds=2, scatter=0.3)
+    monkeypatch.setattr(page, "curves", lambda series, **_: series)
+    _, (_, _, middle, spreads) = page.learning_picture(c, what)
+    below, above = spreads.T
+    estimates = np.array([p[what] for p in c.curve(page.POINTS)])
+    np.testing.assert_allclose(np.transpose([middle, middle - below, middle + above]), estimates)
+    assert (spreads >= 0).all() and not np.allclose(below, above)
+
+
 # Runs.
 
 
@@ -312,9 +323,10 @@ def test_time_decides_the_number_of_images_then_of_epochs(shapes, monkeypatch):
     monkeypatch.setattr(capacity.trials, "pace", lambda *_: Pace(0.01, 0.01, 0.01, 16))
     chosen, _ = capacity.candidates((8, 8, 1), 3, SMALL)
 
-    def planned(seconds):
+    def planned(seconds, seeds=2):
         monkeypatch.setattr(capacity.trials, "left", lambda ends: seconds)
-        return capacity._within(0.0, chosen, dataset, data.split(dataset, 0), 2, None, None, lambda *_: None)
+        return capacity._within(0.0, chosen, dataset, data.split(dataset, 0), seeds, None, None,
+                                lambda *_: None)
 
     images, long = planned(1e6)
     assert images == count and long == plan(count)
@@ -324,6 +336,7 @@ def test_time_decides_the_number_of_images_then_of_epochs(shapes, monkeypatch):
     assert images == 30 and 5 <= shortest.epochs < 20
     with pytest.raises(ValueError, match="time is too short for 3 networks with 2 seeds: they need about"):
         planned(0.2)
+    assert planned(2.0, 9) == planned(2.0)  # the fewest seeds, where there is no time for all
 
 
 # The whole, and its page.
@@ -352,14 +365,22 @@ def test_the_page_says_what_the_numbers_say(shapes):
     dataset = data.load(shapes)
     whole = generalisation.Generalisation("a <b>", 3, (8, 8, 1), 10.0, polynomials.study(), made(LOSSES),
                                           curve([0.32, 0.16, 0.08, 0.04]), 9.0)
-    html = page.write(whole, "pellucid capacity x")
+    html = page.write(whole, "Made by <me>")
+    assert "Measured in 9.0 s. Made by &lt;me&gt;" in html
     for words in (*whole.polynomials.words(), *whole.capacity.words(), whole.curve.answer().why):
         assert words in html
-    assert "a &lt;b&gt;" in html and "<b>" not in html and html.count("<svg") == 6
+    assert "a &lt;b&gt;" in html and "<b>" not in html and html.count("<svg") == 7
     for name in ("dense, training", "convolutional, validation", "power law, to 3,200", "degree 10"):
         assert name in html
     assert json.loads(json.dumps(whole.to_json(), allow_nan=False))["learning_curve"]["answer"]["word"] == "yes"
     assert dataset.input_shape == (8, 8, 1)
+
+
+def test_errors_of_polynomials_are_drawn_against_their_degree(monkeypatch):
+    found = polynomials.study((3, 1))
+    monkeypatch.setattr(page, "curves", lambda series, **_: series)
+    assert page.errors_picture(found) == [("training", [1, 3], [d.train_error for d in found.degrees]),
+                                          ("validation", [1, 3], [d.validation_error for d in found.degrees])]
 
 
 def test_what_the_learning_curve_refuses_does_not_lose_the_rest(shapes, tmp_path, monkeypatch):
@@ -413,9 +434,9 @@ def test_time_decides_what_the_learning_curve_is_of(shapes, monkeypatch):
     monkeypatch.setattr(learning_curve, "MOST_TESTED", 20)
     monkeypatch.setattr(learning_curve.planning, "ENOUGH", 20)  # so that there are fewer steps with fewer images
 
-    def planned(seconds, options=("lenet", "mlp")):
+    def planned(seconds, seeds=1):
         monkeypatch.setattr(trials, "left", lambda ends: seconds)
-        return learning_curve._planned(options, dataset, parts, 0.0, None, None, 3, 1, lambda *_: None)
+        return learning_curve._planned(("lenet", "mlp"), dataset, parts, 0.0, None, None, 3, seeds, lambda *_: None)
 
     network, largest, tested, most = planned(1e6)
     assert (network, largest, tested) == ("lenet", len(parts.train), len(parts.test))
@@ -424,5 +445,6 @@ def test_time_decides_what_the_learning_curve_is_of(shapes, monkeypatch):
     network, largest, tested, least = planned(1.7)
     assert network == "mlp" and largest < len(parts.train) and tested == 20
     assert 5 * least.epoch_steps <= least.steps < 6 * least.epoch_steps
-    with pytest.raises(ValueError, match="time is too short for a learning curve with 1 seed: it needs about"):
+    assert planned(2 * 1.7, 50) == planned(2 * 1.7, 2)  # the fewest seeds, where there is no time for all
+    with pytest.raises(ValueError, match=r"for a learning curve with 1 seed: it needs about [^;]+; give more time$"):
         planned(0.1)

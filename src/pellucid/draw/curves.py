@@ -22,15 +22,16 @@ def curves(series: Sequence[tuple], *, x_label: str, y_label: str, title: str = 
     """Lines through points, each with its name at its end.
 
     `series` are (name, xs, ys) or (name, xs, ys, spreads), joined in the order of x; a spread is drawn as a band of
-    that much on either side. NaN in ys is missing: a gap in the line. `percent` writes y as per cent, and leaves no
-    room below 0% and above 100%; `log_x` makes x logarithmic. Raises ValueError for no series, lists of other lengths,
-    infinite values, negative spreads, and x that is not above zero on a logarithmic axis.
+    that much on either side, or of two numbers that much below and above. NaN in ys is missing: a gap in the line.
+    `percent` writes y as per cent, and leaves no room below 0% and above 100%; `log_x` makes x logarithmic. Raises
+    ValueError for no series, lists of other lengths, infinite values, negative spreads, and x that is not above zero on
+    a logarithmic axis.
     """
     lines = [_series(i, s, log_x) for i, s in enumerate(series)]
     if not lines:
         raise ValueError("curves need at least one series of (name, xs, ys)")
     xs = np.concatenate([x for _, x, _, _ in lines])
-    ends = np.concatenate([y + side * s for _, _, y, s in lines for side in (-1, 1)])
+    ends = np.concatenate([end for _, _, y, s in lines for end in (y - s[:, 0], y + s[:, 1])])
     ends = ends[~np.isnan(ends)]
     low, high = (ends.min(), ends.max()) if ends.size else (0.0, 1.0)
     sketch = Sketch()
@@ -42,8 +43,9 @@ def curves(series: Sequence[tuple], *, x_label: str, y_label: str, title: str = 
     x = spanned(xs.min(), xs.max(), left, left + WIDTH, room=0.02, log=log_x)
     frame(sketch, x, y, x_label, y_label)
     for i, (name, x_values, y_values, spreads) in enumerate(lines):
+        edges = np.concatenate([y_values - spreads[:, 0], y_values + spreads[:, 1]]) if spreads.any() else []
         _line(sketch, i, name, [x(v) for v in x_values], [v if np.isnan(v) else y(v) for v in y_values],
-              [] if not spreads.any() else [y(v) for v in np.concatenate([y_values - spreads, y_values + spreads])])
+              [y(v) for v in edges])
     width = _names(sketch, lines, x, y)
     said = ", ".join(clean(name) for name, *_ in lines)
     return finish(sketch, x.end + width - MARGIN, top + height + 38, title,
@@ -60,10 +62,13 @@ def _series(i: int, given: tuple, log_x: bool) -> tuple[str, np.ndarray, np.ndar
         raise ValueError(f"series {i}: expected (name, xs, ys) or (name, xs, ys, spreads), got {len(given)} parts")
     name = str(given[0])
     x, y = numbers(f"{name}: xs", given[1], 1, missing=False), numbers(f"{name}: ys", given[2], 1)
-    spread = numbers(f"{name}: spreads", given[3], 1) if len(given) == 4 else np.zeros(len(y))
+    spread = numbers(f"{name}: spreads", given[3], (1, 2)) if len(given) == 4 else np.zeros(len(y))
+    spread = np.stack([spread, spread], axis=1) if spread.ndim == 1 else spread
     if not len(x) == len(y) == len(spread):
         raise ValueError(f"{name}: expected as many ys and spreads as xs, got {len(x)} xs, {len(y)} ys and "
                          f"{len(spread)} spreads")
+    if spread.shape[1] != 2:
+        raise ValueError(f"{name}: expected a spread or two for each point, got {spread.shape[1]}")
     if log_x and x.min() <= 0:
         raise ValueError(f"{name}: x must be above zero on a logarithmic axis, got {x.min():g}")
     if (spread < 0).any():

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 POINTS = 40  # at which the fitted curve is drawn
 
 
-def write(g: Generalisation, command: str = "") -> str:
-    """The whole page as HTML; `command` is the one it was made by."""
+def write(g: Generalisation, foot: str = "") -> str:
+    """The whole page as HTML; `foot` stands at the end."""
     sections = []
     if g.curve and g.curve.trials:
         sections.append(Section("Would more images help?", _learning(g.curve), g.curve.answer().why))
@@ -38,7 +38,7 @@ def write(g: Generalisation, command: str = "") -> str:
         top.append(_text(f"There is no learning curve: {g.problem}."))
     if g.interrupted:
         top.append(_text("Stopped by Ctrl-C: this page has what was measured until then."))
-    foot = f"Measured in {spoken(g.seconds)}" + (f" by: {command}" if command else "") + "."
+    foot = f"Measured in {spoken(g.seconds)}. {foot}".rstrip()
     return page(f"Capacity and generalisation: {g.data}", sections, top=_blocks(top), foot=foot)
 
 
@@ -65,7 +65,7 @@ def _learning(c: LearningCurve) -> Markup:
         _text(f"Every size was trained for the same {c.steps:,} steps of {c.batch_size} images, not for as many "
               "epochs: so all had the same computing, and only the images differ. "
               f"The network is {c.network}, with {c.parameters:,} parameters, trained as pellucid train does. Smaller "
-              "sets are parts of the larger ones, with the classes in equal shares; test images never took part in "
+              "sets are parts of the larger ones, with each class in the same share; test images never took part in "
               "training or in a choice."),
         _list(c.notes)]
     return _blocks(blocks)
@@ -78,9 +78,8 @@ def learning_picture(c: LearningCurve, what: str) -> Picture:
                [getattr(r, f"{what}_deviation") or 0.0 for r in rows])]
     if fitted:
         middle, low, high = np.array([p[what] for p in fitted]).T
-        possible = np.minimum(middle, 1 - middle if what == "accuracy" else np.inf)
         series.append((f"power law, to {2 * c.available:,}", [p["images"] for p in fitted], middle,
-                       np.minimum((high - low) / 2, possible)))
+                       np.column_stack([middle - low, high - middle])))
     label = {"accuracy": "test accuracy", "log_loss": "log loss in the test"}[what]
     return curves(series, x_label=f"training images, {min(n):,} to {max(n):,} measured", y_label=label,
                   percent=what == "accuracy", log_x=True)
@@ -145,6 +144,8 @@ def _polynomials(p: Polynomials) -> Markup:
         _list(p.words()),
         _figure(polynomials_picture(p), f"{p.points} noisy points of the curve, and the polynomials that fit them "
                 "best."),
+        _figure(errors_picture(p), "Mean squared errors. Where the training curve falls and the validation curve "
+                "rises, polynomials overfit."),
         _table(("degree", "training error", "validation error", "verdict"),
                [(d.degree, f"{d.train_error:.4f}", f"{d.validation_error:.4f}", d.verdict.word) for d in p.degrees],
                (0, 1, 2)),
@@ -158,6 +159,14 @@ def polynomials_picture(p: Polynomials) -> Picture:
     points = ("points", np.repeat(p.x, 2), np.column_stack([p.y, gaps]).ravel())
     fits = [(f"degree {d.degree}", p.grid, fit) for d, fit in zip(p.degrees, p.fits, strict=True)]
     return curves([points, ("the curve", p.grid, p.curve), *fits], x_label="x", y_label="y")
+
+
+def errors_picture(p: Polynomials) -> Picture:
+    """Mean squared errors in training and validation against the degree."""
+    degrees = [d.degree for d in p.degrees]
+    return curves([("training", degrees, [d.train_error for d in p.degrees]),
+                   ("validation", degrees, [d.validation_error for d in p.degrees])],
+                  x_label="degree", y_label="mean squared error")
 
 
 def _share(mean: float, deviation: float | None) -> str:

@@ -18,6 +18,7 @@ import numpy as np
 from .. import data as datasets
 from .. import evaluation, zoo
 from ..network import Network
+from ..texts import number
 from ..training import plan as planning
 from ..training.step import Diverged
 from . import trials
@@ -192,7 +193,8 @@ def _of_family(family: str, rows: list[Row], seeds: int) -> list[str]:
         if not any(row.verdict.word == OVER for row in rows):
             said.append(f"No {family} network is seen to overfit by being larger.")
         if untold := [row.name for row in rows if row.verdict.word == UNTOLD]:
-            said.append(f"Of {_listed(untold)} {seeds} seeds do not tell.")
+            s = "s" * (len(untold) == 1)
+            said.append(f"Whether {_listed(untold)} overfit{s} or underfit{s}, {seeds} seeds do not tell.")
     for row in rows:
         if row.rise > RISES * row.least_validation_loss and row.rise_interval and row.rise_interval[0] > 0:
             said.append(f"{row.name} overfits by being trained longer: its validation loss rises from "
@@ -328,21 +330,23 @@ def _within(ends: float, chosen: list[Candidate], dataset: datasets.Dataset, par
         follow("timing the networks", i, len(chosen))
         setup = trials.setup_of(candidate.network, dataset, parts, draft, 0, trials.Style())
         paces.append(trials.pace(setup, parts, ends))
-    timing, time, count = clock.perf_counter() - began, trials.left(ends), images or len(parts.train)
-    least = count if images else min(count, FEW * len(dataset.classes))
+    timing, time, most = clock.perf_counter() - began, trials.left(ends), images or len(parts.train)
+    least = most if images else min(most, FEW * len(dataset.classes))
 
-    def needs(plan: planning.Plan) -> float:
+    def needs(plan: planning.Plan, count: int, seeds: int) -> float:
         some = trials.validation(parts, count)
         return seeds * sum(trials.seconds(pace, plan, parts, some, some + count) for pace in paces)
 
-    while count > least and needs(planning.plan(count, epochs=epochs or ENOUGH)) > time:
-        count = max(int(count * SMALLER), least)
-    plan = planning.plan(count, epochs=epochs or max(planning.plan(count).epochs, ENOUGH))
-    if (needed := needs(plan)) > time:
+    for planned in (seeds, min(seeds, trials.FEWEST)):
+        count = most
+        while count > least and needs(planning.plan(count, epochs=epochs or ENOUGH), count, planned) > time:
+            count = max(int(count * SMALLER), least)
+        plan = planning.plan(count, epochs=epochs or max(planning.plan(count).epochs, ENOUGH))
+        if (needed := needs(plan, count, planned)) <= time:
+            return count, plan
         fewer = int(plan.epochs * time / needed)
-        if fewer < LEAST or epochs is not None:
-            shortest = timing + needed * (LEAST / plan.epochs if epochs is None else 1) / planning.TIME_SHARE
-            raise ValueError(f"the time is too short for {len(chosen)} networks with {seeds} seed{'s' * (seeds > 1)}: "
-                             f"they need about {planning.spoken(shortest)}; give more time or fewer seeds")
-        plan = planning.plan(count, epochs=fewer)
-    return count, plan
+        if fewer >= LEAST and epochs is None:
+            return count, planning.plan(count, epochs=fewer)
+    shortest = timing + needed * (LEAST / plan.epochs if epochs is None else 1) / planning.TIME_SHARE
+    raise ValueError(f"the time is too short for {len(chosen)} networks with {number(planned, 'seed')}: they need "
+                     f"about {planning.spoken(shortest)}; give more time{' or fewer seeds' * (planned > 1)}")

@@ -22,6 +22,7 @@ import numpy as np
 from .. import data as datasets
 from .. import zoo
 from ..network import Network
+from ..texts import number
 from ..training import plan as planning
 from ..training import recipes
 from ..training.step import Diverged
@@ -283,7 +284,8 @@ def _planned(options: Sequence, dataset: datasets.Dataset, parts: datasets.Split
              steps: int | None, images: int | None, sizes: int, seeds: int, follow: Follow
              ) -> tuple[object, int, int, planning.Plan]:
     """The first of the networks for which there is time to use all images, or else the last; how many images that one
-    has time for, and how many in the test; and the plan of the largest size."""
+    has time for, and how many in the test; and the plan of the largest size. Where there is no time for all seeds, the
+    fewest are planned with."""
     available, style = images or len(parts.train), _style(parts, dataset, 0)
     least = _least(dataset)
 
@@ -313,11 +315,14 @@ def _planned(options: Sequence, dataset: datasets.Dataset, parts: datasets.Split
     if needs(shortest(available), available, tested) > time:
         tested = min(tested, MOST_TESTED)
     while (needed := needs(shortest(largest), largest, tested)) > time:
-        largest = int(SMALLER * largest)
-        if images is not None or largest < 2 * least:
+        if images is None and (smaller := int(SMALLER * largest)) >= 2 * least:
+            largest = smaller
+        elif seeds > trials.FEWEST:
+            seeds, largest = trials.FEWEST, available
+        else:
             raise ValueError(
-                f"the time is too short for a learning curve with {seeds} seed{'s' * (seeds > 1)}: it needs about "
-                f"{planning.spoken(needed / planning.TIME_SHARE)}; give more time or fewer seeds")
+                f"the time is too short for a learning curve with {number(seeds, 'seed')}: it needs about "
+                f"{planning.spoken(needed / planning.TIME_SHARE)}; give more time{' or fewer seeds' * (seeds > 1)}")
     plan = usual(largest)
     return option, largest, tested, replace(plan, steps=max(
         int(plan.steps * min(1.0, time / needs(plan, largest, tested))), shortest(largest).steps))

@@ -19,6 +19,7 @@ from ..training.setup import Setup, digest, facts, prepare
 from ..training.trainer import Run, Trainer
 
 MEASURE, MEASURE_SHARE = 0.3, 0.02  # seconds that a network is timed, and at most that share of what there is
+FEWEST = 2  # seeds that are trained with, whatever the time, if so many are asked for
 LEAST_VALIDATION = 500  # images, where there are so many
 UNTOUCHED = Augmentation(0)
 
@@ -110,6 +111,6 @@ def left(ends: float) -> float:
 
 
 def late(began: float, done: int, ends: float | None) -> bool:
-    """Whether the next seed would end too late, by the time that those done took since `began`. Two are always done."""
+    """Whether the next seed would end too late, by the time that those done took since `began`."""
     now = clock.perf_counter()
-    return ends is not None and done >= 2 and now + (now - began) / done > ends
+    return ends is not None and done >= FEWEST and now + (now - began) / done > ends
