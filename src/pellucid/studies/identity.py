@@ -23,12 +23,12 @@ from ..training.step import Diverged, TrainStep
 from ..training.whitening import whiten
 from .layers import needed, scores, with_parameters
 from .matches import blocks
-from .result import DoesNotApply, Study, checked, model_study
+from .result import DoesNotApply, Study, checked, model_study, times
 
 if TYPE_CHECKING:
     from ..draw import Picture
 
-MODEL, FRESH, PLAIN = "the model as it is", "with new weights", "with new weights, without the identity"
+MODEL, FRESH, PLAIN = "the model as it is", "new weights", "new weights, no identity"
 WORK, FEWEST = 5 * 10**11, 8  # multiply-adds that it may take; images that are looked at, and together, all the same
 
 
@@ -61,7 +61,7 @@ class Identity(Study):
 
     @property
     def sentence(self) -> str:
-        said = [f"{'not known' if ratio is None else f'{ratio:.2g}'} ({name})" for name, ratio in self.ratios.items()]
+        said = [f"{'not known' if ratio is None else times(ratio)} ({name})" for name, ratio in self.ratios.items()]
         labels = "with their labels" if self.labelled else "the loss being that to the model's own answers"
         return ("How many times as large the gradient of the loss is in the first quarter of the convolutions and "
                 f"dense layers as in the last: {'; '.join(said)}. Sums with a shortcut: {self.shortcuts:,}; images: "

@@ -92,6 +92,11 @@ def require_finite(values: np.ndarray, what: str) -> None:
                          "with them")
 
 
+def times(ratio: float) -> str:
+    """How many times, in words: 455 or 0.11."""
+    return f"{ratio:,.0f}" if ratio >= 10 else f"{ratio:.2g}"
+
+
 def _json(value):
     if dataclasses.is_dataclass(value):
         kept = [f.name for f in dataclasses.fields(value) if f.metadata.get("json", True)]

@@ -17,7 +17,7 @@ from ..ops import conv_matrix
 from ..summary import by
 from ..texts import number
 from .layers import convolution, up_to
-from .result import Study, checked, model_study, pictured, require_finite
+from .result import Study, checked, model_study, pictured, require_finite, times
 
 if TYPE_CHECKING:
     from ..draw import Picture
@@ -78,15 +78,13 @@ class Sharing(Study):
     @property
     def sentence(self) -> str:
         least, most = self.uses
-        times = number(most, "time") if least == most else f"{least:,} to {most:,} times"
-        ratio = self.dense / self.weights
-        ratio = f"{ratio:,.0f}" if ratio >= 10 else f"{ratio:.2g}"
+        stands = number(most, "time") if least == most else f"{least:,} to {most:,} times"
         whole = (self.checked.rows, self.checked.columns) == (self.rows, self.columns)
         part = "the matrix gives" if whole else f"{self.checked.rows:,} rows of the matrix give"
         return (f"{self.layer} ({self.kernel}) makes {self.rows:,} numbers of {self.columns:,} with {self.weights:,} "
-                f"weights, each of which stands {times} in the layer's matrix; {self.nonzero / self.dense:.2%} of the "
+                f"weights, each of which stands {stands} in the layer's matrix; {self.nonzero / self.dense:.2%} of the "
                 f"matrix is not zero. The dense layer in its place has {self.dense:,} weights, "
-                f"{ratio} times as many. Multiplied with an image, {part} the layer's "
+                f"{times(self.dense / self.weights)} times as many. Multiplied with an image, {part} the layer's "
                 f"output, to {self.difference:.1g} of its largest value. Drawn is one filter on one channel of the "
                 f"input, at its first {by(self.drawn.positions)} positions.")
 
