@@ -58,7 +58,7 @@ def capacity(
     set_threads(threads)
     from . import cli_check, files
     from .report import generalisation as page
-    from .report.writing import origin
+    from .report import origin
     from .studies.generalisation import study
     from .training.run import RunFolder
 
@@ -73,7 +73,7 @@ def capacity(
         if folder is None:
             folder = RunFolder.create(None, f"capacity-{Path(g.data).stem}").path
         files.atomic_text(folder / "capacity.json", json.dumps(g.to_json(), allow_nan=False) + "\n")
-        files.atomic_text(folder / "capacity.html", page.write(g, origin(["pellucid", *sys.argv[1:]])))
+        files.atomic_text(folder / "capacity.html", page.write(g, origin.made(["pellucid", *sys.argv[1:]])))
         saved = clock.monotonic()
 
     def measured(g: Generalisation) -> None:
