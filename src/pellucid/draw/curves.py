@@ -23,9 +23,9 @@ def curves(series: Sequence[tuple], *, x_label: str, y_label: str, title: str = 
 
     `series` are (name, xs, ys) or (name, xs, ys, spreads), joined in the order of x; a spread is drawn as a band of
     that much on either side, or of two numbers that much below and above. NaN in ys is missing: a gap in the line.
-    `percent` writes y as per cent, and leaves no room below 0% and above 100%; `log_x` makes x logarithmic. Raises
-    ValueError for no series, lists of other lengths, infinite values, negative spreads, and x that is not above zero on
-    a logarithmic axis.
+    `percent` writes y as per cent, and leaves no room below 0% and above 100%; `log_x` makes x logarithmic.
+    Raises ValueError for no series, lists of other lengths, infinite values, negative spreads, and x that is not above
+    zero on a logarithmic axis.
     """
     lines = [_series(i, s, log_x) for i, s in enumerate(series)]
     if not lines:
