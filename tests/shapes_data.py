@@ -14,3 +14,10 @@ def pictures(count=120, size=8, seed=5):
     labels = np.arange(count, dtype=np.int32) % 3
     images = 170 * shapes[labels] + rng.integers(0, 80, (count, size, size))
     return images.astype(np.uint8)[..., None], labels
+
+
+def saved(folder, **options):
+    """The path of shapes.npz in a folder, with the pictures and labels that `pictures` gives."""
+    images, labels = pictures(**options)
+    np.savez(folder / "shapes.npz", images=images, labels=labels, classes=np.array(CLASSES))
+    return folder / "shapes.npz"

@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from shapes_data import CLASSES, pictures
+from shapes_data import saved
 
 from pellucid import Model, TrainStep, optim, zoo
 from pellucid import data as datasets
@@ -23,10 +23,7 @@ from pellucid.training.fit import fit
 
 @pytest.fixture(scope="module")
 def shapes(tmp_path_factory):
-    images, labels = pictures(size=12)
-    path = tmp_path_factory.mktemp("data") / "shapes.npz"
-    np.savez(path, images=images, labels=labels, classes=np.array(CLASSES))
-    return path
+    return saved(tmp_path_factory.mktemp("data"), size=12)
 
 
 @pytest.fixture(scope="module")

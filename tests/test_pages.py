@@ -17,10 +17,11 @@ from pellucid.layers import Conv, Dense, Flatten, MaxPool, ReLU, Softmax
 from pellucid.model import Model
 from pellucid.network import Network, Residual, Sequential
 from pellucid.preprocessing import Preprocessing
-from pellucid.report.answer import agreement, listed, said
+from pellucid.report.answer import agreement, said
 from pellucid.report.explained import explanation_page
 from pellucid.report.writing import default_folder
 from pellucid.studies import MODEL_STUDIES
+from pellucid.texts import listed
 
 IMAGES, LABELS = pictures(30)
 DATA = Part(IMAGES, LABELS, np.arange(30))

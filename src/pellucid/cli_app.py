@@ -21,7 +21,7 @@ Pellucid: convolutional networks you can see through.
   pellucid explain MODEL IMAGE  say why it says so, down to single pixels
   pellucid study MODEL DATA     measure how it works: filters, fields, shifts
   pellucid compare NET NET      train networks side by side
-  pellucid capacity DATA        measure overfitting, and whether more images would help
+  pellucid capacity DATA        measure overfitting; would more images help?
   pellucid data check DATA      find what is wrong with labelled images
   pellucid data labels DATA     list images whose label is probably wrong
   pellucid summary NET          list a network's layers, sizes and costs

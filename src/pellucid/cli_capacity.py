@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import json
 import sys
@@ -80,8 +79,7 @@ def capacity(
         if clock.monotonic() - saved > SAVE_EVERY:
             save(g)
 
-    with contextlib.ExitStack() as shown:
-        display = shown.enter_context(cli_check.display(sys.stderr, SAVE_EVERY))
+    with cli_check.display(sys.stderr, SAVE_EVERY) as display:
         made = study(data, time=seconds, seeds=seeds, network=net, degrees=wanted, progress=display,
                      loading=functools.partial(display, "reading images"), done=measured)
     if not made.interrupted or made.capacity and made.capacity.trials:

@@ -175,7 +175,8 @@ def filling(path: str | os.PathLike, *, numbered: bool = False) -> Iterator[Path
         with _explained(doing):
             if numbered:
                 _make(folder.parent, made)
-                folder = _free(folder, made)
+                folder = new_folder(folder)
+                made.append(folder)
             elif folder.exists() and not folder.is_dir():
                 raise NotADirectoryError(f"{doing}: it is {kind_of(os.stat(folder).st_mode)}, not a folder")
             else:
@@ -220,13 +221,12 @@ def _make(folder: Path, made: list[Path]) -> None:
                 made.append(each)
 
 
-def _free(path: Path, made: list[Path]) -> Path:
-    """Make the first of path-1, path-2, ... that nothing has."""
+def new_folder(path: Path) -> Path:
+    """Make the first of path-1, path-2, ... that nothing has, for whoever asks alone. Raises OSError."""
     for n in itertools.count(1):
         folder = path.with_name(f"{path.name}-{n}")
         with suppress(FileExistsError):
             folder.mkdir()
-            made.append(folder)
             return folder
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+from collections.abc import Sequence
 
 NAME = 16  # characters of a class's name in a sentence
 
@@ -29,6 +30,11 @@ def called(name: str) -> str:
 def number(count: int, noun: str, nouns: str | None = None) -> str:
     """1 epoch, 2 epochs; 2 of what the plural is, where it does not end in s alone."""
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {nouns or noun + 's'}"
+
+
+def listed(names: Sequence[str]) -> str:
+    """a; a and b; a, b and c."""
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 
 
 def quoted(path: object) -> str:

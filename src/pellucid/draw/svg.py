@@ -234,7 +234,7 @@ class Sketch:
 
     def pixels(self, x: float, y: float, width: float, height: float, data: str, *, smooth: bool = False,
                **more: object) -> None:
-        """A picture of pixels, given as a data: link of `arrays.png` or `arrays.embed`, stretched."""
+        """A picture of pixels, given as a data: link of `arrays.embed` or `arrays.embed_signed`, stretched."""
         self.add("image", class_="smooth" if smooth else "", x=x, y=y, width=width, height=height,
                  preserveAspectRatio="none", href=data, **more)
 

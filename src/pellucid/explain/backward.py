@@ -6,7 +6,6 @@ normalisation uses its running statistics.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -21,7 +20,7 @@ from .listing import checked_index
 from .question import chosen, without_softmax
 from .residual import Residual, residual
 from .shares import Received, Sent, Shared
-from .trace import PARTS, parsed
+from .trace import Parts, parsed
 
 if TYPE_CHECKING:
     from .trace import Trace
@@ -52,7 +51,7 @@ class Backward:
             self.loss = reference.cross_entropy(logits, [self.label])
             cotangent = reference.cross_entropy_grad(logits, [self.label])[0]
         self.cotangent = cotangent.astype(np.float32)
-        self._parts: OrderedDict[int, dict[str, np.ndarray]] = OrderedDict()
+        self._parts = Parts()
 
     @property
     def of(self) -> str:
@@ -96,19 +95,14 @@ class Backward:
             parts = [self.through(node, of) for node, of in self.readers(name)]
             return np.sum(parts, axis=0, dtype=np.float64).astype(np.float32)
         part = self.trace.part_of(name)
-        if part in self._parts:
-            self._parts.move_to_end(part)
-        else:
+
+        def compute() -> dict[str, np.ndarray]:
             self.trace.unchanged()
             names = {node.name for node in self.trace.parts[part]} | ({INPUT} if part == 0 else set())
-            while len(self._parts) >= PARTS:
-                self._parts.popitem(last=False)
             names = (names & {INPUT, *self.bare.network.shapes}) - self._handed_on
-            found = taps.gradients(self.bare, self.trace.image[None], self.cotangent, names)
-            for array in found.values():
-                array.flags.writeable = False
-            self._parts[part] = {name: array[0] for name, array in found.items()}
-        return self._parts[part][name]
+            return taps.gradients(self.bare, self.trace.image[None], self.cotangent, names)
+
+        return self._parts.get(part, compute)[name]
 
     def readers(self, name: str) -> list[tuple[Node, int]]:
         """Who reads a value on the way to the loss."""

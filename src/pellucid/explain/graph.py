@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..layers import AdaptiveAvgPool, AvgPool, Dense, Dropout, Flatten, GlobalAvgPool, GlobalMaxPool, MaxPool
+from ..layers.activation import Softmax
 from ..layers.base import as_image
 from ..network import INPUT, Network
 
@@ -15,6 +16,12 @@ def positions(network: Network, name: str) -> int:
     """How many positions a node's output has; a vector of features has one."""
     height, width, _ = as_image(network.shapes[name])
     return height * width
+
+
+def logits(network: Network) -> str:
+    """What the softmax is taken of: the network's output, or what it reads where it is a softmax itself."""
+    last = network.node(network.output)
+    return last.inputs[0] if isinstance(last.layer, Softmax) else last.name
 
 
 def last_map(network: Network) -> str:

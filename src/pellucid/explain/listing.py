@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from html import escape
 from math import isfinite, isnan
@@ -46,7 +47,7 @@ def finite(value: float) -> float | None:
     return float(value) if isfinite(value) else None
 
 
-class Listing:
+class Listing(ABC):
     """A number and its terms. Subclasses say what a term is; this shows them.
 
     Up to `MOST` terms stand in the order in which they are computed. Of more, the largest (without sign) come first,
@@ -58,17 +59,17 @@ class Listing:
     summed = True  # or compared, by size with sign
 
     @property
+    @abstractmethod
     def numbers(self) -> np.ndarray:
         """What is added up or compared, one number a term."""
-        raise NotImplementedError
 
     def facts(self) -> list[str]:
         """What is to be said before the table."""
         return []
 
+    @abstractmethod
     def cells(self, i: int) -> tuple[str, ...]:
         """A term, under all headings but the last."""
-        raise NotImplementedError
 
     def closing(self) -> list[tuple[str, float]]:
         """What follows the terms: texts and numbers, to the value."""
@@ -78,13 +79,13 @@ class Listing:
         """What is to be said after the table."""
         return []
 
+    @abstractmethod
     def item(self, i: int) -> dict:
         """A term as JSON."""
-        raise NotImplementedError
 
+    @abstractmethod
     def head(self) -> dict:
         """What is said of the number besides its terms, as JSON."""
-        raise NotImplementedError
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -92,8 +93,9 @@ class Listing:
     def __iter__(self) -> Iterator:
         return (self[i] for i in range(len(self)))
 
+    @abstractmethod
     def __getitem__(self, i: int):
-        raise NotImplementedError
+        """A term."""
 
     def largest(self, most: int | None = None) -> list[int]:
         """The terms that are shown where at most so many are, in the order they are shown in."""

@@ -20,10 +20,10 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from ..layers.activation import Softmax
 from ..model import Model
 from ..network import INPUT, Network, brief
 from . import taps
+from .graph import logits
 
 BATCH = 64  # changed copies of an image that are held at a time
 BROKEN = "the network's parameters or the image's values are too large, or no numbers"
@@ -144,11 +144,10 @@ def without_softmax(model: Model) -> Model:
     Raises ValueError where there is nothing but a softmax.
     """
     network = model.network
-    if not isinstance(network.node(network.output).layer, Softmax):
+    if (before := logits(network)) == network.output:
         return model
     version, bare = _bare.get(model, (None, None))
     if version != model.version:
-        before = network.node(network.output).inputs[0]
         if before == INPUT:
             raise ValueError("this network is a softmax alone: it has no logits to explain")
         kept = Network(network.input_shape, tuple(n for n in network.nodes if n.name != network.output), before)

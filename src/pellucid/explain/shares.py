@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -50,9 +51,9 @@ class _Products(Listing):
     def total(self) -> float:
         return float(self.numbers.sum())
 
+    @abstractmethod
     def place(self, i: int) -> tuple[str, Index]:
         """Where the gradient of term `i` stands."""
-        raise NotImplementedError
 
     def __getitem__(self, i: int) -> Share:
         return Share(*self.place(i), float(self.derivatives[i]), float(self.gradients[i]), float(self.numbers[i]),

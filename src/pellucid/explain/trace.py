@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import OrderedDict, defaultdict
+from collections.abc import Callable
 from functools import cached_property
 from html import escape
 from typing import TYPE_CHECKING
@@ -15,13 +16,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..draw import bars, feature_maps
-from ..layers.activation import Softmax
 from ..layers.arithmetic import UNWARNED, Arithmetic, Index
 from ..layers.base import as_image
 from ..model import Model
 from ..network import INPUT, Node
 from . import taps
 from .fields import Fields
+from .graph import logits
 from .listing import checked_index
 from .question import checked
 from .terms import Terms
@@ -33,6 +34,28 @@ PART = 2**29  # bytes of values that are computed and held together
 PARTS = 2  # parts that are held
 MOST_BARS = 64
 ADDRESS = re.compile(r"\s*([\w.]+)\s*(?:\[([\s\d,]*)\])?\s*", re.ASCII)
+
+
+class Parts:
+    """Arrays of one image by name, part by part, of which the last `PARTS` that were asked for are held."""
+
+    def __init__(self):
+        self._held: OrderedDict[int, dict[str, np.ndarray]] = OrderedDict()
+
+    def get(self, part: int, compute: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+        """The arrays of a part, read only; `compute` gives them with a batch of one, if they are not held."""
+        if part not in self._held:
+            while len(self._held) >= PARTS:
+                self._held.popitem(last=False)
+            found = compute()
+            for array in found.values():
+                array.flags.writeable = False
+            self._held[part] = {name: array[0] for name, array in found.items()}
+        self._held.move_to_end(part)
+        return self._held[part]
+
+    def __len__(self) -> int:
+        return len(self._held)
 
 
 class Trace:
@@ -49,7 +72,7 @@ class Trace:
         self.image.flags.writeable = False
         self.version = model.version
         self.fields = Fields(model.network)
-        self._parts: OrderedDict[int, dict[str, np.ndarray]] = OrderedDict()
+        self._parts = Parts()
 
     @property
     def names(self) -> list[str]:
@@ -127,9 +150,8 @@ class Trace:
 
     @property
     def logits(self) -> str:
-        """What the softmax is taken of: the network's output, or what it reads where it is a softmax itself."""
-        last = self.model.network.node(self.model.network.output)
-        return last.inputs[0] if isinstance(last.layer, Softmax) else last.name
+        """The node of the scores, before any softmax."""
+        return logits(self.model.network)
 
     def unchanged(self) -> None:
         """Raise ValueError if the model's parameters are not those that were traced."""
@@ -159,19 +181,12 @@ class Trace:
         return {INPUT: 0} | {node.name: i for i, part in enumerate(self.parts) for node in part}
 
     def _values(self, part: int) -> dict[str, np.ndarray]:
-        if part in self._parts:
-            self._parts.move_to_end(part)
-        else:
+        def compute() -> dict[str, np.ndarray]:
             self.unchanged()
             names = {name for node in self.parts[part] for name in (node.name, *node.inputs)}
-            names |= {INPUT} if part == 0 else set()
-            while len(self._parts) >= PARTS:
-                self._parts.popitem(last=False)
-            found = taps.values(self.model, self.image[None], names)
-            for array in found.values():
-                array.flags.writeable = False
-            self._parts[part] = {name: array[0] for name, array in found.items()}
-        return self._parts[part]
+            return taps.values(self.model, self.image[None], names | ({INPUT} if part == 0 else set()))
+
+        return self._parts.get(part, compute)
 
     def __repr__(self) -> str:
         return f"<Trace of {len(self)} values, from {self.image.dtype} {self.image.shape} to " \

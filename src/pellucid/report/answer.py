@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 
+from ..draw.svg import percent
 from ..explain.explanation import Explanation
 from ..explain.maps import words
 from ..explain.region import Region, place
-from ..texts import clipped, number, printable
+from ..texts import clipped, listed, number, printable
 
 LOST = 0.1  # of the target's probability that covering a part takes at least where the answer rests on it
 
@@ -22,10 +23,10 @@ def said(e: Explanation, label: str | None = None) -> list[str]:
 
 def _answer(e: Explanation, label: str | None) -> str:
     p, best = e.answer.probabilities, e.answer.best
-    text = f"The model says {clipped(e.classes[best])}, at {p[best]:.1%}"
+    text = f"The model says {clipped(e.classes[best])}, at {percent(p[best])}"
     if len(p) > 1:
         second = int((-p).argsort(kind="stable")[1])
-        text += f"; next comes {clipped(e.classes[second])}, at {p[second]:.1%}"
+        text += f"; next comes {clipped(e.classes[second])}, at {percent(p[second])}"
     text += "."
     if label is not None:
         text += (" The data say the same." if label == e.classes[best] else
@@ -33,7 +34,7 @@ def _answer(e: Explanation, label: str | None) -> str:
     if e.rejected:
         text += " By its threshold, the image is likely none of its classes."
     if e.target != best:
-        text += f" Explained here is {clipped(e.classes[e.target])}, which it gives {p[e.target]:.1%}."
+        text += f" Explained here is {clipped(e.classes[e.target])}, which it gives {percent(p[e.target])}."
     return text
 
 
@@ -41,7 +42,7 @@ def _part(e: Explanation) -> str:
     target = clipped(e.classes[e.target])
     before, after = (answer.probabilities[e.target] for answer in (e.region.whole, e.region.covered))
     where = f"the {place(e.region.box, e.image.shape[:2])} of the image ({rows_and_columns(e.region)})"
-    moved = f"from {before:.1%} to {after:.1%}" + turned(e)
+    moved = f"from {percent(before)} to {percent(after)}" + turned(e)
     if not e.found:
         speaks = e.region.speaks[e.target]
         way = "for" if speaks > 0 else "against" if speaks < 0 else "neither for nor against"
@@ -66,11 +67,6 @@ def rows_and_columns(region: Region) -> str:
 
 def _span(word: str, first: int, count: int) -> str:
     return f"{word} {first}" if count == 1 else f"{word}s {first} to {first + count - 1}"
-
-
-def listed(names: list[str]) -> str:
-    """a, b and c."""
-    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 
 
 def _methods(e: Explanation) -> list[str]:

@@ -8,6 +8,7 @@ import numpy as np
 
 from .. import draw
 from ..draw import Picture
+from ..draw.svg import percent
 from ..explain.explanation import Explanation
 from ..explain.maps import shown as pixels
 from ..explain.maps import words
@@ -97,8 +98,8 @@ def _part(model: Model, e: Explanation, pictures: Pictures) -> Section:
         key = name.replace("the ", "").replace(" ", "-")
         pictures[f"part-{key}"] = draw.image(pixels(image))
         other = "" if answer.best == e.target else (
-            f"; the answer is {clipped(e.classes[answer.best])}: {answer.probabilities[answer.best]:.1%}")
-        shown.append((name, pictures[f"part-{key}"], f"{target}: {answer.probabilities[e.target]:.1%}{other}"))
+            f"; the answer is {clipped(e.classes[answer.best])}: {percent(answer.probabilities[answer.best])}")
+        shown.append((name, pictures[f"part-{key}"], f"{target}: {percent(answer.probabilities[e.target])}{other}"))
     order = sorted(_first(-np.abs(r.speaks), e.target), key=lambda i: -r.speaks[i])
     pictures["part"] = draw.bars([e.classes[i] for i in order], [float(r.speaks[i]) for i in order],
                                  title="What the part adds to each class's logit")
@@ -125,7 +126,7 @@ def _change(e: Explanation, pictures: Pictures) -> list[Section]:
             continue
         pictures[f"change-{kind}"] = draw.image(pixels(change.image))
         shown.append((f"{change.text}", pictures[f"change-{kind}"],
-                      f"makes it {clipped(change.answer_name)}, at {change.probability:.1%}"))
+                      f"makes it {clipped(change.answer_name)}, at {percent(change.probability)}"))
     return [Section("What would change the answer", render("explained/change.html", shown=shown, unmoved=unmoved),
                     "The smallest shift, covered square and blur, of all that were tried, after which the answer is "
                     "another.", "change")]

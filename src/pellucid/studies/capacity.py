@@ -18,7 +18,7 @@ import numpy as np
 from .. import data as datasets
 from .. import evaluation, zoo
 from ..network import Network
-from ..texts import number
+from ..texts import listed, number
 from ..training import plan as planning
 from ..training.step import Diverged
 from . import trials
@@ -194,7 +194,7 @@ def _of_family(family: str, rows: list[Row], seeds: int) -> list[str]:
             said.append(f"No {family} network is seen to overfit by being larger.")
         if untold := [row.name for row in rows if row.verdict.word == UNTOLD]:
             s = "s" * (len(untold) == 1)
-            said.append(f"Whether {_listed(untold)} overfit{s} or underfit{s}, {seeds} seeds do not tell.")
+            said.append(f"Whether {listed(untold)} overfit{s} or underfit{s}, {seeds} seeds do not tell.")
     for row in rows:
         if row.rise > RISES * row.least_validation_loss and row.rise_interval and row.rise_interval[0] > 0:
             said.append(f"{row.name} overfits by being trained longer: its validation loss rises from "
@@ -202,7 +202,7 @@ def _of_family(family: str, rows: list[Row], seeds: int) -> list[str]:
     known = [row for row in rows if row.train_accuracy > 0.999]
     if known:
         missed = ", ".join(f"{1 - row.validation_accuracy:.1%}" for row in known)
-        said.append(f"{_listed([row.name for row in known])} know{'s' * (len(known) == 1)} the training images by heart"
+        said.append(f"{listed([row.name for row in known])} know{'s' * (len(known) == 1)} the training images by heart"
                     f" (more than 99.9% right) and miss{'es' * (len(known) == 1)} {missed} of those in validation.")
     return [text[0].upper() + text[1:] for text in said]
 
@@ -218,10 +218,6 @@ def _beside(found: dict, rows: dict[str, Row]) -> str:
             "that may be chance")
     return (f"{text}: a difference of {100 * found['gain']:+.1f} points (95% interval {low:+.1f} to {high:+.1f}), "
             f"{told}.")
-
-
-def _listed(names: Sequence[str]) -> str:
-    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 
 
 def candidates(shape: tuple[int, ...], classes: int, widths: dict[str, Sequence[int]] = WIDTHS

@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..data.arrays import spread
+from ..explain.graph import logits
+from ..explain.maps import shown
 from ..layers import Affine, AvgPool, BatchNorm, MaxPool
 from ..model import Model
 from ..network import Network
 from ..summary import by
 from ..training.plan import whole
-from .layers import convolutions, cost, scores, some
-from .matches import Match, as_picture, as_pixels, cut, strongest
+from .layers import convolutions, cost, some
+from .matches import Match, as_pixels, cut, strongest
 from .maximise import STEPS, Limits, Made, maximise
 from .result import Study, checked, model_study, pictured
 
@@ -95,9 +97,9 @@ class Hierarchy(Study):
             images, captions = [], []
             for i, unit in enumerate(level.units):
                 if level.made:
-                    images.append(as_picture(level.made[i]))
+                    images.append(shown(level.made[i]))
                     captions.append(f"made: {unit.made:.3g}")
-                images += map(as_picture, level.patches[i])
+                images += map(shown, level.patches[i])
                 captions += [f"{m.value:.3g}\nimage {m.image}" for m in unit.matches]
                 row = len(captions) - len(unit.matches) - bool(level.made)
                 captions[row] = f"{level.layer}\nunit {unit.channel}\n{captions[row]}"
@@ -120,7 +122,7 @@ def hierarchy(model: Model, images: np.ndarray, *, layers: int = 5, units: int =
     layers, units, count = whole("layers", layers, 1), whole("units", units, 1), whole("count", count, 1)
     steps, network = whole("steps", steps, 0), model.network
     named = {name: unit_of(network, name) for name in some(convolutions(network), layers)}
-    if network.shapes[answer := scores(network)][:-1] == ():
+    if network.shapes[answer := logits(network)][:-1] == ():
         named[answer] = answer
     found = strongest(model, images, set(named.values()), count)
     chosen = {name: some(_answering(found[unit]), units) for name, unit in named.items()}

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..data.arrays import spread
+from ..explain.graph import logits
 from ..layers import Add, Conv, Dense
 from ..model import MEMORY, Model
 from ..network import INPUT, Network, Node
@@ -21,7 +22,7 @@ from ..training.gradients import Norm
 from ..training.plan import whole
 from ..training.step import Diverged, TrainStep
 from ..training.whitening import whiten
-from .layers import needed, scores, with_parameters
+from .layers import needed, with_parameters
 from .matches import blocks
 from .result import DoesNotApply, Study, checked, model_study, times
 
@@ -90,7 +91,7 @@ def identity(model: Model, images: np.ndarray, labels: np.ndarray | None = None,
         raise ValueError(f"expected a label for each of {len(images)} images, got {np.shape(labels)}")
     if len(model.network.output_shape) != 1:
         raise DoesNotApply("this network ends in a map and has no loss of one answer an image")
-    end = scores(model.network)
+    end = logits(model.network)
     network = Network(model.network.input_shape, tuple(needed(model.network, end)), end)
     plain, shortcuts = without_identity(network)
     if not shortcuts:

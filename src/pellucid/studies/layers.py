@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from ..data.arrays import spread
-from ..layers import AdaptiveAvgPool, AvgPool, Conv, GlobalAvgPool, GlobalMaxPool, MaxPool, Softmax
+from ..layers import AdaptiveAvgPool, AvgPool, Conv, GlobalAvgPool, GlobalMaxPool, MaxPool
 from ..model import Model
 from ..network import Network, Node
 from .result import DoesNotApply
@@ -58,13 +57,8 @@ def some(names: Sequence, most: int) -> list:
 
 
 def up_to(model: Model, name: str) -> Model:
-    """The part of a model that computes one layer, with copies of its parameters. Its output is that layer's.
-
-    Its filters are not to be trained: who asks for gradients to the input does not wait for those to filters.
-    """
-    nodes = tuple(replace(node, layer=replace(node.layer, trainable=False)) if isinstance(node.layer, Conv) else node
-                  for node in needed(model.network, name))
-    return with_parameters(Network(model.network.input_shape, nodes, name), model)
+    """The part of a model that computes one layer, with copies of its parameters. Its output is that layer's."""
+    return with_parameters(Network(model.network.input_shape, tuple(needed(model.network, name)), name), model)
 
 
 def needed(network: Network, name: str) -> list[Node]:
@@ -74,12 +68,6 @@ def needed(network: Network, name: str) -> list[Node]:
         if node.name in names:
             names.update(node.inputs)
     return [node for node in network.nodes if node.name in names]
-
-
-def scores(network: Network) -> str:
-    """The node with a score a class: the output, or what its softmax reads."""
-    node = network.node(network.output)
-    return node.inputs[0] if isinstance(node.layer, Softmax) else node.name
 
 
 def cost(network: Network, name: str) -> int:

@@ -111,14 +111,6 @@ def as_pixels(model: Model, values: np.ndarray, limits: tuple[float, float]) -> 
     return np.clip(np.rint(levels), 0, 255).astype(np.uint8)
 
 
-def as_picture(values: np.ndarray) -> np.ndarray:
-    """uint8 as `draw` takes it: a signal as a picture one pixel high, channels that are no colours as their mean."""
-    image = values if values.ndim == 3 else values[None]
-    if image.shape[-1] == 3:
-        return image
-    return np.rint(image.mean(axis=-1)).astype(np.uint8)
-
-
 def _matches(model: Model, name: str, field: Field, values, places, numbers) -> list[Match]:
     size = model.network.shapes[name][:-1]
     found = []

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..explain.maps import shown
 from ..geometry import Window
 from ..layers import Conv
 from ..model import Model
 from ..network import INPUT
 from ..training.plan import whole
 from .layers import convolution, some, up_to
-from .matches import Match, as_picture, blocks, cut, strongest
+from .matches import Match, blocks, cut, strongest
 from .result import Study, checked, model_study, pictured
 
 if TYPE_CHECKING:
@@ -77,13 +78,13 @@ class Templates(Study):
 
         spatial = self.weight if self.weight.ndim == 4 else self.weight[:, :, None]
         pictures = [draw.filters(spatial, title=f"{self.layer}: {self.kernel}")]
-        shown, images, captions = some(self.filters, MOST_DRAWN), [], []
-        for f in shown:
-            images.append(as_picture(in_colours(self.weight[f.number])))
+        drawn, images, captions = some(self.filters, MOST_DRAWN), [], []
+        for f in drawn:
+            images.append(shown(in_colours(self.weight[f.number])))
             captions.append(f"{self.layer}\nfilter {f.number}")
-            images += map(as_picture, self.patches[f.number])
+            images += map(shown, self.patches[f.number])
             captions += [f"{m.value:.3g}\nimage {m.image}" for m in f.matches]
-        pictures.append(draw.gallery(images, captions, columns=1 + len(shown[0].matches)))
+        pictures.append(draw.gallery(images, captions, columns=1 + len(drawn[0].matches)))
         return pictures
 
 
@@ -110,7 +111,7 @@ def templates(model: Model, images: np.ndarray, layer: str | None = None, *, cou
 
 def in_colours(weight: np.ndarray) -> np.ndarray:
     """A filter (C, kh, kw) as a picture (kh, kw, C) of what it looks for: zero is grey, its largest weight black or
-    white in its channel. Of channels that are no colours `as_picture` shows the mean."""
+    white in its channel. Of channels that are no colours `shown` takes the mean."""
     scaled = 127.5 * (1 + weight / (np.abs(weight).max() or 1.0))
     return np.moveaxis(np.rint(scaled).astype(np.uint8), 0, -1)
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import csv
 import io
-import itertools
 import json
 import os
 import re
@@ -92,7 +91,7 @@ class RunFolder:
         """
         if out is None:
             name = re.sub(r"[^A-Za-z0-9_.-]+", "-", name).strip("-.") or "run"
-            return cls(files.check_writable(new_folder(files.check_writable("runs"), name)))
+            return cls(files.check_writable(files.new_folder(files.check_writable("runs") / name)))
         cls.require_new(out)
         return cls(files.check_writable(Path(out)))
 
@@ -205,13 +204,3 @@ class RunFolder:
             {name: tensors[OPTIMIZER + name] for name in optimizer},
             state,
         )
-
-
-def new_folder(parent: Path, name: str) -> Path:
-    """Make parent/<name>-<n>, with the smallest n from 1 that nothing has, for this run alone."""
-    for n in itertools.count(1):
-        try:
-            (parent / f"{name}-{n}").mkdir()
-        except FileExistsError:
-            continue
-        return parent / f"{name}-{n}"

@@ -36,9 +36,8 @@ class Setup:
     the model; `class_weights` multiply the losses of a class's images; `patience` is how many epochs may pass without
     a better validation before training stops, 0 for any. `init` is the model whose weights training began from; its
     layers, all but those named in `fresh`, learn at `slow` times the rate; biases of batch normalisations at `biases`
-    times it. `notes` say in words what was chosen and
-    why. `split` says how many images each part has, and `split_digest` which. `data` is the data set's name and
-    `source` what loads it again from anywhere, None for arrays.
+    times it. `notes` say in words what was chosen and why. `split` says how many images each part has, and
+    `split_digest` which. `data` is the data set's name and `source` what loads it again from anywhere, None for arrays.
     """
 
     network: Network
