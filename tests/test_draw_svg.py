@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pellucid.draw import arrays, axes, svg
@@ -175,6 +175,8 @@ class TestAxes:
         axis = axes.spanned(1.0, 1.0 + 1e-15, 0, 100)
         assert axis(1.0) == pytest.approx(50) and 2 <= len(axis.ticks()) <= 8
 
+    @example(99_600.0, 500.0, 5)  # 100k and 100.1k
+    @example(-1_000_300.0, 500.0, 5)
     @given(st.floats(-1e6, 1e6), st.floats(1e-3, 1e6), st.integers(2, 10))
     def test_ticks_are_round_within_and_few(self, low, span, most):
         axis = axes.Axis(low, low + span, 0, 100)

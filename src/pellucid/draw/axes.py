@@ -53,7 +53,7 @@ def nice(step: float) -> float:
 def tick_text(value: float, step: float) -> str:
     """A multiple of `step`, with the digits it needs and no more."""
     if abs(value) >= 10_000 and step >= 100:
-        return short(value)
+        return short(value, max(floor(log10(abs(value)) + 1e-9) - floor(log10(step) + 1e-9) + 1, 3))
     return number(round(value, max(-floor(log10(step) + 1e-9), 0)), 12)
 
 

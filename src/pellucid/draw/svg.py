@@ -97,12 +97,12 @@ def number(value: float, digits: int = 3) -> str:
     return f"{mantissa.rstrip('0').rstrip('.') if '.' in mantissa else mantissa}e{int(power)}"
 
 
-def short(value: float) -> str:
-    """A large number with three digits and a unit: 950, 1.5k, 25.6M, 4.1G."""
+def short(value: float, digits: int = 3) -> str:
+    """A large number with so many digits and a unit: 950, 1.5k, 25.6M, 4.1G."""
     unit = min(max(floor(log10(abs(value))) // 3, 0), 4) if value else 0
-    if float(f"{value / 1000**unit:.3g}") >= 1000 and unit < 4:
+    if abs(float(f"{value / 1000**unit:.{digits}g}")) >= 1000 and unit < 4:
         unit += 1
-    return number(float(f"{value / 1000**unit:.3g}")) + ("", "k", "M", "G", "T")[unit]
+    return number(float(f"{value / 1000**unit:.{digits}g}"), digits) + ("", "k", "M", "G", "T")[unit]
 
 
 def percent(value: float, digits: int = 1) -> str:
