@@ -26,7 +26,7 @@ def by_decomposition(x: np.ndarray, iterations: int) -> np.ndarray:
 
 def orthogonalised(x: np.ndarray, iterations: int) -> np.ndarray:
     x, side = x.copy(), min(x.shape)
-    orthogonalise(x, iterations, np.empty_like(x), *np.empty((2, side, side), np.float32))
+    orthogonalise(x, iterations, np.empty_like(x), np.empty((5, side, side), np.float32))
     return x
 
 

@@ -59,7 +59,7 @@ class _Layer:
         self.norm = np.float32(sqrt(rows))
         side = min(self.weight.shape)
         self.direction, self.spare = np.empty_like(self.weight), np.empty_like(self.weight)
-        self.square, self.fourth = np.empty((side, side), np.float32), np.empty((side, side), np.float32)
+        self.squares = np.empty((5, side, side), np.float32)
 
     def step(self, lr: float) -> None:
         w, x, m = self.weight, self.direction, self.buffer
@@ -69,29 +69,39 @@ class _Layer:
         x += self.gradient
         if not lr * self.factor:  # what is not to move keeps its norm, too
             return
-        orthogonalise(x, self.iterations, self.spare, self.square, self.fourth)
+        orthogonalise(x, self.iterations, self.spare, self.squares)
         w *= self.norm / max(np.float32(np.linalg.norm(w)), TINY)
         x *= np.float32(lr * self.factor)
         w -= x
 
 
-def orthogonalise(x: np.ndarray, iterations: int, spare: np.ndarray, square: np.ndarray, fourth: np.ndarray) -> None:
+def orthogonalise(x: np.ndarray, iterations: int, spare: np.ndarray, squares: np.ndarray) -> None:
     """Bring a float32 matrix near U V' of its singular value decomposition U S V', in place.
 
     First |x| = 1 by the root of the sum of squares, so that no singular value is above 1; then, each time,
-    x = a x + b (x x') x + c (x x')^2 x, which moves each singular value s to a s + b s^3 + c s^5 and leaves U and V.
-    (Newton-Schulz iteration with the coefficients of Jordan et al., "Muon", 2024.) `spare` is as large as x, `square`
-    and `fourth` as the smaller of x x' and x' x.
+    x = (a + b x x' + c (x x')^2) x, which moves each singular value s to a s + b s^3 + c s^5 and leaves U and V.
+    (Newton-Schulz iteration with the coefficients of Jordan et al., "Muon", 2024.) As all these factors are polynomials
+    of the first x x', their product is computed, and x multiplied with it once. `spare` is as large as x, `squares` are
+    five matrices as large as the smaller of x x' and x' x.
     """
     a, b, c = map(np.float32, CUBIC)
     wide = x.shape[0] <= x.shape[1]
+    gram, squared, factor, product, other = squares
     x /= max(np.float32(np.linalg.norm(x)), TINY)
-    for _ in range(iterations):
-        np.matmul(x, x.T, out=square) if wide else np.matmul(x.T, x, out=square)
-        np.matmul(square, square, out=fourth)
-        fourth *= c
-        square *= b
-        fourth += square
-        np.matmul(fourth, x, out=spare) if wide else np.matmul(x, fourth, out=spare)
-        x *= a
-        x += spare
+    np.matmul(x, x.T, out=gram) if wide else np.matmul(x.T, x, out=gram)
+    for iteration in range(iterations):
+        if iteration:  # the x x' of the new x
+            np.matmul(factor, gram, out=squared)
+            np.matmul(squared, factor, out=gram)
+        np.matmul(gram, gram, out=squared)
+        np.multiply(gram, b, out=factor)
+        squared *= c
+        factor += squared
+        factor.flat[::len(factor) + 1] += a
+        if iteration:
+            np.matmul(factor, product, out=other)
+            product, other = other, product
+        else:
+            product[...] = factor
+    np.matmul(product, x, out=spare) if wide else np.matmul(x, product, out=spare)
+    x[...] = spare
