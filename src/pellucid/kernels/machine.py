@@ -39,6 +39,12 @@ class Machine:
         latency of a multiply-add."""
         return max(min(self.registers // 2 // (self.vectors * blocks), 8), 1)
 
+    def most(self, blocks: int = 1) -> int:
+        """Columns of so many blocks whose accumulators fit in the registers beside what they are made of: the blocks'
+        vectors and one number. At most 8."""
+        width = self.vectors * blocks
+        return max(min((self.registers - 1) // width - 1, 8), 1)
+
     def lanes_of(self, sums: int) -> int:
         """Channels of which so many sums each fit in the registers, with two to spare; at least one register's."""
         return min(max((self.registers - 2) // sums, 1) * self.lanes, LANES_OF_BLOCK)

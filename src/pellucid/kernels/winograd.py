@@ -125,7 +125,7 @@ def winograd(machine: Machine, pool: bool) -> Program:
     of output channels.
     """
     vectors = machine.pair
-    tiles = machine.half(vectors)
+    tiles = machine.most(vectors)
     x, bias, residual = blocked("x"), channels("bias"), blocked("residual")
     u = pin(hl.ImageParam(hl.Float(32), 5, "u"))
     tiles_x, tiles_y, rows, images, out_blocks, relu = scalars = [
