@@ -65,7 +65,7 @@ def convnet(inputs: int, classes: int, width: int = 64) -> nn.Module:
             parts[f"conv{number + 1}"] = _conv(inputs, filters)
             if number % 2:
                 parts[f"pool{stage + 1}"] = nn.MaxPool2d(2)
-            parts |= {f"bn{number}": nn.BatchNorm2d(filters, momentum=0.4), f"relu{number + 1}": _relu()}
+            parts |= {f"bn{number}": nn.BatchNorm2d(filters, momentum=0.4), f"gelu{number}": nn.GELU()}
             inputs = filters
     return nn.Sequential(parts | {"pool4": nn.AdaptiveMaxPool2d(1), "flatten": nn.Flatten(),
                                   "dense1": nn.Linear(inputs, classes)})

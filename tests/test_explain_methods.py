@@ -149,7 +149,7 @@ def test_grad_cam_of_a_named_layer():
 
 
 @pytest.mark.parametrize(("name", "last", "read"), [
-    ("lenet", "pool2", None), ("convnet", "relu7", "relu7"), ("resnet20", "layer3.2.relu", "layer3.2.relu"),
+    ("lenet", "pool2", None), ("convnet", "gelu6", "gelu6"), ("resnet20", "layer3.2.relu", "layer3.2.relu"),
     ("resnet18", "layer4.1.relu", "layer4.1.relu"), ("vgg11", "features.20", None), ("alexnet", "features.12", None),
 ])
 def test_the_last_map_of_the_zoo(name, last, read):

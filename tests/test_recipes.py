@@ -1,6 +1,8 @@
 """What training chooses where nothing is asked for: mirroring, network, width, size of pictures, optimiser. And that
 all of it together resumes to the bit."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from shapes_data import CLASSES, pictures
@@ -9,10 +11,10 @@ from test_fit import assert_same_tensors, interrupt_at, small
 from pellucid import data as datasets
 from pellucid import optim, zoo
 from pellucid.cli import main
-from pellucid.layers import BatchNorm, Conv, Dense, Flatten, MaxPool, ReLU
-from pellucid.model import load
+from pellucid.layers import BatchNorm, Conv, Dense, Flatten, GlobalAvgPool, MaxPool, ReLU
+from pellucid.model import Model, load
 from pellucid.network import Network, Sequential
-from pellucid.training import handedness, plan, recipes
+from pellucid.training import gradients, handedness, plan, recipes
 from pellucid.training.fit import fit
 
 
@@ -134,13 +136,47 @@ class TestOptimizer:
         assert chosen == {"convnet": optim.Muon, "resnet20": optim.Muon, "cifar_vgg": optim.Muon, "lenet": optim.SGD,
                           "vgg11": optim.SGD}
 
-    def test_biases_of_normalisations_learn_by_the_images_in_a_batch_under_muon(self, data):
+    def test_muon_goes_with_the_root_of_the_batch(self):
+        network = zoo.build("convnet")
+        rates = [recipes.optimizer(network, plan.Plan(batch, 9, 90)).rate(0) for batch in (8, 128, 512)]
+        assert rates == pytest.approx([recipes.MUON_LR / 8, recipes.MUON_LR / 2, recipes.MUON_LR])
+
+    def test_biases_of_normalisations_learn_faster_under_muon_and_the_head_begins_small(self, data):
         network = zoo.build("convnet", input_shape=(8, 8, 1), classes=3, width=4)
-        setup = fit(network, data, epochs=1, batch_size=60, out=False).setup
-        assert setup.factors == {f"{node.name}.bias": pytest.approx(60 * recipes.BIAS_RATE) for node in network.nodes
+        setup = fit(network, data, epochs=1, batch_size=32, out=False).setup
+        assert setup.optimizer.others == recipes.OTHERS
+        assert setup.factors == {f"{node.name}.bias": pytest.approx(recipes.BIAS_RATE / 4) for node in network.nodes
                                  if isinstance(node.layer, BatchNorm)}
-        assert fit(network, data, epochs=1, batch_size=4, out=False).setup.factors == {}
-        assert fit(network, data, epochs=1, batch_size=60, optimizer=optim.Muon(0.1), out=False).setup.factors == {}
+        model, small = Model(network, 0), Model(network, 0)
+        images = np.random.default_rng(0).integers(0, 255, (50, 8, 8, 1), dtype=np.uint8)
+        for one, biases in ((model, 1.0), (small, setup.biases)):
+            one.preprocessing = setup.preprocessing
+            recipes.initialise(one, images, biases)
+        for name, values in model.parameters.items():
+            factor = recipes.HEAD if name == "dense1.weight" else 1
+            np.testing.assert_allclose(small.parameters[name], factor * values, rtol=1e-6)
+
+    def test_but_not_under_an_optimiser_that_is_given(self, data):
+        network = zoo.build("convnet", input_shape=(8, 8, 1), classes=3, width=4)
+        setup = fit(network, data, epochs=1, batch_size=60, optimizer=optim.Muon(0.1), out=False).setup
+        assert setup.biases == 1 and setup.factors == {}
+
+    @pytest.mark.parametrize("end", [
+        [Flatten(), Dense(5), ReLU(), Dense(3)],  # most parameters may be in the first
+        [Conv(3, 3), BatchNorm(), GlobalAvgPool()],  # nothing makes the gradients small
+    ])
+    def test_nor_where_the_last_layer_is_not_the_only_dense_one(self, end):
+        network, made = Network.build((8, 8, 1), Sequential(Conv(4, 3), BatchNorm(), *end)), plan.Plan(512, 10, 400)
+        chosen = recipes.optimizer(network, made)
+        assert chosen == optim.Muon(chosen.lr) and recipes.bias_rate(network, chosen, made) == 1
+
+    def test_gradients_before_training_are_those_of_the_run(self, data):
+        network = zoo.build("convnet", input_shape=(8, 8, 1), classes=3, width=4)
+        run = fit(network, data, epochs=1, batch_size=32, out=False)
+        usual = gradients.of_run(replace(run.setup, biases=1.0), run.parts.train, run.model)
+        for one, other in zip(gradients.of_run(run.setup, run.parts.train, run.model), usual, strict=True):
+            ratio = one.start / other.start
+            assert (0.5 < ratio < 2) if one.layer == "dense1" else ratio < 0.3
 
 
 class TestTTA:

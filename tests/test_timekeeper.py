@@ -73,7 +73,7 @@ def test_a_run_ends_in_time_whatever_the_machine_does(monkeypatch, speeds, epoch
         if ended:
             clock.now += pace.epoch / speeds(clock.now - 100)
         keeper.count(ended)
-        if step < plan.steps and keeper.due:
+        if step < plan.steps and keeper.due(plan.steps - step):
             plan = keeper.revised(plan, step)
         if ended:
             clock.now += 0.1  # saved
@@ -88,7 +88,21 @@ def test_a_small_change_is_none(monkeypatch):
     for _ in range(50):
         clock.now += 1.0
         keeper.count(False)
-    assert keeper.due and keeper.revised(plan, 50) is plan
+    assert keeper.due(50) and keeper.revised(plan, 50) is plan
+
+
+def test_a_plan_that_is_far_too_short_is_extended_before_it_ends(monkeypatch):
+    """A machine that stood still while steps were timed."""
+    clock = Clock()
+    monkeypatch.setattr(timekeeper, "time", clock)
+    keeper, plan, step = Timekeeper(clock.now + 100, Pace(5.0, 0.0, 0.0)), Plan(8, 10_000, 20), 0
+    while step < plan.steps:
+        step += 1
+        clock.now += 0.05
+        keeper.count(False)
+        if step < plan.steps and keeper.due(plan.steps - step):
+            plan = keeper.revised(plan, step)
+    assert 93 < clock.now - 100 < 100
 
 
 class TestPaced:

@@ -25,10 +25,10 @@ from .preprocessing import Preprocessing
 from .training import augment
 from .training import plan as planning
 from .training.plan import Plan
-from .training.recipes import networks, optimizer, recipe_of
+from .training.recipes import bias_factors, bias_rate, initialise, networks, optimizer, recipe_of
 from .training.setup import peak
 from .training.step import Diverged, TrainStep
-from .training.whitening import LEAST_IMAGES, whiten
+from .training.whitening import LEAST_IMAGES
 
 LEAST_SIDE = 8  # pixels: the smallest square that rows are taken for, and the smallest image that is convolved
 HIDDEN = (64, 64)  # layers of the default network for what is no such image
@@ -110,8 +110,10 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
         if budget is not None:
             pace = _pace(data, network, plan, self.label_smoothing)
             plan = planning.plan_for_time(plan, budget - (perf_counter() - started), pace)
-        whiten(model, data.some())
-        step = TrainStep(model, plan.batch_size, optimizer(network, plan, lr),
+        chosen = optimizer(network, plan, lr)
+        biases = bias_rate(network, chosen, plan)
+        initialise(model, data.some(), biases)
+        step = TrainStep(model, plan.batch_size, chosen, factors=bias_factors(network, biases),
                          label_smoothing=self.label_smoothing, seed=seed)
         history = self._train(step, data, plan)
         self.classes_, self.input_shape_, self.scaler_ = classes, shape, data.scaler

@@ -9,7 +9,7 @@ from .filters import filter_view
 
 LEAST = 32  # channels and filters below which the transforms cost more than they save, and small integers stay exact
 ERROR = 5e-5  # of a result at most, as a share of the layer's largest
-TILES = 48  # of a chunk of the map: their transforms stay in the caches
+TILES = 48  # of a chunk of the map, which fill registers 6 or 8 at a time: their transforms stay in the caches
 PART_TILES = 64  # of a chunk that the gradient to the filters adds at a time
 TASKS = 8  # among which the gradient to the filters is shared out, whatever the number of threads
 OUT_BLOCKS, IN_BLOCKS = 4, 8  # blocks of channels in such a task

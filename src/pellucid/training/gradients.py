@@ -14,8 +14,8 @@ from ..model import Model
 from ..network import Network
 from ..optim import SGD
 from . import engines
+from .recipes import initialise
 from .setup import Setup
-from .whitening import whiten
 
 BATCHES = 4  # over which the norm of a gradient is averaged
 
@@ -51,7 +51,7 @@ def of_run(setup: Setup, train: Part, trained: Model) -> tuple[Gradient, ...]:
     it is. Dropout drops as in the first steps of the run."""
     network, size = setup.network, setup.plan.batch_size
     start = Model(network, setup.seed, preprocessing=setup.preprocessing)
-    whiten(start, train.images)
+    initialise(start, train.images, setup.biases)
     begin, still = engines.choose().begin, replace(setup, optimizer=STILL)
     first, last = (norms(begin(model, still), network, train.images, train.labels, size)
                    for model in (start, _copy(trained)))

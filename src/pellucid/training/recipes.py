@@ -7,22 +7,29 @@ config.json.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import sqrt
 
 import numpy as np
 
 from .. import optim
-from ..layers import BatchNorm, Conv, MaxPool
+from ..layers import BatchNorm, Conv, Dense, MaxPool
+from ..model import Model
 from ..network import Network
 from ..schedules import Cosine, OneCycle
 from . import augment, handedness
 from .plan import Plan
+from .whitening import whiten
 
 MOST_EPOCHS = 60  # where no number is given, of a standard recipe: more than that small folders do not need
 TINY, SMALL = 16, 32  # pixels a side below which, and up to which, grey images are so: digits, letters
-# Peaks of the learning rate: of Muon, whose steps have one length whatever the batch; of SGD with batch normalisation,
-# for batches of 128, and without.
-MUON_LR, NORMED_LR, PLAIN_LR = 0.24, 0.2, 0.05
-BIAS_RATE = 0.1  # for an image in the batch
+# Peaks of the learning rate: of Muon, for batches of 512; of SGD with batch normalisation, for batches of 128, and
+# without.
+MUON_LR, NORMED_LR, PLAIN_LR = 0.12, 0.2, 0.05
+NORM = 512
+# Of Muon, in a network with one dense layer, the last: the rate of what is no filter as a share of that of filters; the
+# rate of biases of batch normalisations as a multiple of that, for batches of 512; what the weights of the dense layer
+# are multiplied with before training.
+OTHERS, BIAS_RATE, HEAD = 0.02, 1536.0, 0.1
 FEW = 200  # steps
 UNEVEN = 2.0  # times as many images as the rarest class has, from which on classes are weighted
 
@@ -68,24 +75,50 @@ def optimizer(network: Network, plan: Plan, lr: float | None = None, *, new: boo
     """Muon under half a cosine where batch normalisation follows every convolution of a network with `new` weights;
     else SGD with Nesterov momentum under one cycle. `lr` replaces the peak of the rate.
 
-    With batch normalisation, SGD's goes with the batch (Goyal et al., "Accurate, large minibatch SGD", 2017, section
-    2.1), and training of less than FEW steps has a lower one: its running statistics could not follow.
+    Muon's goes with the root of the batch: its steps have one length, of which the noise in them is a larger share the
+    fewer images they are made from. With batch normalisation, SGD's goes with the batch (Goyal et al., "Accurate, large
+    minibatch SGD", 2017, section 2.1), and training of less than FEW steps has a lower one: its running statistics
+    could not follow.
     """
     if new and _normalised(network):
-        return optim.Muon(Cosine(lr or MUON_LR, plan.steps))
+        rate = Cosine(lr or MUON_LR * sqrt(plan.batch_size / NORM), plan.steps)
+        return optim.Muon(rate, **({"others": OTHERS} if _has_head(network) else {}))
     peak = PLAIN_LR
     if any(isinstance(node.layer, BatchNorm) for node in network.nodes):
         peak = NORMED_LR * plan.batch_size / 128 * min(1.0, plan.steps / FEW)
     return optim.SGD(OneCycle(lr or peak, plan.steps), momentum=0.9, nesterov=True, weight_decay=5e-4)
 
 
-def bias_rate(chosen: optim.Optimiser, plan: Plan) -> float:
-    """How many times as fast as other parameters the biases of batch normalisations learn.
+def bias_rate(network: Network, chosen: optim.Optimiser, plan: Plan) -> float:
+    """How many times as fast as other parameters the biases of batch normalisations learn: under Muon, in a network
+    whose dense layer begins small, in proportion to the root of the batch. With the rate itself that makes for as far a
+    way however the images are divided into steps.
 
-    Under Muon in proportion to the batch: as many images move them as far, however they are divided into steps. (That
-    they learn faster is from Page, "How to train your ResNet", 2018, by way of the article that `convnet` names.)
+    (That they learn faster is from Page, "How to train your ResNet", 2018; that the last layer begins small, from the
+    record that `convnet` names.)
     """
-    return max(BIAS_RATE * plan.batch_size, 1.0) if isinstance(chosen, optim.Muon) else 1.0
+    return BIAS_RATE * sqrt(plan.batch_size / NORM) if isinstance(chosen, optim.Muon) and _has_head(network) else 1.0
+
+
+def bias_factors(network: Network, rate: float) -> dict[str, float]:
+    """The factors of the learning rate that `bias_rate` means, by parameter."""
+    return {f"{node.name}.bias": rate for node in network.nodes if isinstance(node.layer, BatchNorm) and rate != 1}
+
+
+def initialise(model: Model, images, biases: float) -> None:
+    """What is done to random weights before training on these images, in place: first layers that whiten are set, and
+    where `biases`, their rate, is not 1, the weights of the last layer are made HEAD times as large. Gradients to all
+    before it are smaller by as much, which is why biases bear their rate."""
+    whiten(model, images)
+    if biases != 1:
+        model.buffer.arrays[f"{model.network.output}.weight"] *= np.float32(HEAD)
+        model.changed()
+
+
+def _has_head(network: Network) -> bool:
+    """Whether the last layer is dense and no other is."""
+    dense = [node.name for node in network.nodes if isinstance(node.layer, Dense)]
+    return dense == [network.output]
 
 
 def _normalised(network: Network) -> bool:

@@ -11,7 +11,6 @@ from dataclasses import asdict, dataclass, field, replace
 import numpy as np
 
 from .. import __version__, data, optim, zoo
-from ..layers import BatchNorm
 from ..layers.loss import CrossEntropy
 from ..network import Network, brief
 from ..preprocessing import Preprocessing
@@ -21,7 +20,7 @@ from . import augment
 from .average import default_horizon
 from .finetune import SLOW, Beginning
 from .plan import Plan, whole
-from .recipes import bias_rate
+from .recipes import bias_factors, bias_rate
 from .recipes import optimizer as default_optimizer
 
 FORMAT = 1  # of config.json
@@ -74,12 +73,11 @@ class Setup:
     @property
     def factors(self) -> dict[str, float]:
         """What the learning rate of each parameter is multiplied with, where that is not 1."""
-        found = {}
+        found, biases = {}, bias_factors(self.network, self.biases)
         for name, p in self.network.parameters().items():
-            node, _, kind = name.rpartition(".")
+            node = name.rpartition(".")[0]
             factor = 1.0 if self.init is None or node in self.fresh else self.slow
-            if kind == "bias" and isinstance(self.network.node(node).layer, BatchNorm):
-                factor *= self.biases
+            factor *= biases.get(name, 1.0)
             if p.trainable and factor != 1:
                 found[name] = factor
         return found
@@ -278,7 +276,8 @@ def prepare(
     mine = optimizer or default_optimizer(network, plan, lr, new=begin is None)
     return Setup(
         **known, network=network, network_name=name, source=source, seed=seed, plan=plan, optimizer=mine,
-        biases=1.0 if optimizer else bias_rate(mine, plan), label_smoothing=float(label_smoothing), **asdict(changes),
+        biases=1.0 if optimizer else bias_rate(network, mine, plan), label_smoothing=float(label_smoothing),
+        **asdict(changes),
         averaging=default_horizon(plan.epoch_steps, plan.steps) if averaging else 0,
         tta=tta,
         class_weights=class_weights, patience=whole("patience", patience, 0), notes=notes, recipe=recipe,

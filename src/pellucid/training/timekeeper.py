@@ -1,8 +1,8 @@
 """Keeping a run to its time: the plan that was made before the first step is revised as its pace becomes known.
 
 A machine's speed changes while a run goes on, and a few steps before it tell it roughly. So whenever a fifth of the
-time that was left has gone by, the number of steps that still fit is counted anew. The schedule of the learning rate
-keeps its course and goes through the rest of it faster or slower; see `schedules.Paced`.
+time that was left has gone by, or half of the steps, the number of steps that still fit is counted anew. The schedule
+of the learning rate keeps its course and goes through the rest of it faster or slower; see `schedules.Paced`.
 """
 
 from __future__ import annotations
@@ -55,11 +55,11 @@ class Timekeeper:
         if self._told:
             self.pace = replace(self.pace, epoch=max(took - self._seconds / self._steps, 0.0))
 
-    @property
-    def due(self) -> bool:
-        """Whether it is time to look at the plan again."""
+    def due(self, left: int) -> bool:
+        """Whether it is time to look at the plan again, which has so many steps left."""
         enough = max(self._steps, self._epochs) >= LEAST
-        return enough and self._last - self._looked >= LOOK * (self.ends - self._looked)
+        late = self._last - self._looked >= LOOK * (self.ends - self._looked)
+        return enough and (late or left <= self._steps + self._epochs)
 
     def revised(self, plan: Plan, step: int) -> Plan:
         """The plan by the pace since the last look, `step` steps of it being done; the same one where it is near

@@ -22,11 +22,11 @@ from .average import Average
 from .batches import batches
 from .interrupt import Interruption
 from .progress import Progress
+from .recipes import initialise
 from .run import RunFolder, State
 from .setup import Setup
 from .step import Diverged
 from .timekeeper import Timekeeper
-from .whitening import whiten
 
 SAVE_EVERY = 1.0  # seconds between saves where epochs are shorter than that
 SAVE_WITHIN = 60.0  # seconds between saves within an epoch
@@ -111,9 +111,9 @@ class Trainer:
 
     def begin(self, values: dict[str, np.ndarray] | None) -> None:
         """Start a new run: with these weights in place of random ones, where there are some, those of other layers
-        staying random; else with first layers that whiten set from the training images."""
+        staying random; else with random ones, as `recipes.initialise` leaves them."""
         if values is None:
-            whiten(self.model, self.parts.train.images)
+            initialise(self.model, self.parts.train.images, self.setup.biases)
         else:
             self.model.load_parameters({**self.model.parameters, **values})
         self.average = Average(self.model, self.setup.averaging)
@@ -286,7 +286,8 @@ class Trainer:
             return False
         self.timekeeper.count(validated)
         # Several processes must look at the same steps.
-        if not (self.timekeeper.due if self.processes.count == 1 else validated):
+        due = self.timekeeper.due(self.plan.steps - self.state.step)
+        if not (due if self.processes.count == 1 else validated):
             return False
         steps = self.processes.share(self.timekeeper.revised(self.plan, self.state.step).steps)
         if steps == self.plan.steps:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..layers import BatchNorm, Conv, Dense, GlobalMaxPool, MaxPool, ReLU
+from ..layers import GELU, BatchNorm, Conv, Dense, GlobalMaxPool, MaxPool, ReLU
 from ..layers.base import Shape
 from ..network import Network, Sequential
 from .registry import register
@@ -15,9 +15,9 @@ SMALLEST = 3  # pixels a side that a map has at the end, or a few more
 
 @register
 def convnet(input_shape: Shape = (32, 32, 3), classes: int = 10, width: int = 64) -> Network:
-    """A first convolution whose filters whiten the images and are not trained, then a stage each time the map is
-    halved, until it is about 4 pixels wide: convolution, 2x2 maximum, batch normalisation, ReLU, convolution, batch
-    normalisation, ReLU.
+    """A first convolution whose filters whiten the images and are not trained, ReLU, then a stage each time the map is
+    halved, until it is about 4 pixels wide: convolution, 2x2 maximum, batch normalisation, GELU, convolution, batch
+    normalisation, GELU.
 
     The last two stages have four times `width` filters, the one before them `width`; on large pictures, whose maps are
     large to begin with, those before that have half as many; none has less than 16. Then the largest answer of each
@@ -36,6 +36,6 @@ def convnet(input_shape: Shape = (32, 32, 3), classes: int = 10, width: int = 64
     whitened = WHITENED if input_shape[-1] > 1 else LEAST
     parts = [Conv(whitened, 3, padding=1, bias=False, init="whitening", trainable=False), ReLU()]
     for filters in (max(width, LEAST) for width in widths):
-        parts += [Conv(filters, 3, padding=1, bias=False), MaxPool(2), BatchNorm(momentum=MOMENTUM), ReLU(),
-                  Conv(filters, 3, padding=1, bias=False), BatchNorm(momentum=MOMENTUM), ReLU()]
+        parts += [Conv(filters, 3, padding=1, bias=False), MaxPool(2), BatchNorm(momentum=MOMENTUM), GELU(),
+                  Conv(filters, 3, padding=1, bias=False), BatchNorm(momentum=MOMENTUM), GELU()]
     return Network.build(input_shape, Sequential(*parts, GlobalMaxPool(), Dense(classes)))
