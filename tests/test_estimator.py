@@ -58,15 +58,6 @@ def test_learns_digits_from_rows():
     assert fitted.score(X[1200:], y[1200:]) > 0.94
 
 
-def test_learns_pictures_as_train_does():
-    """A network that moves by Muon, with the rates and the beginning that belong to it."""
-    images, labels = pictures(400, size=16, seed=3)
-    images = np.repeat(images, 3, axis=3)
-    network = pellucid.zoo.build("convnet", input_shape=(16, 16, 3), classes=3, width=8)
-    trained = ImageClassifier(network, epochs=12, random_state=0).fit(images[:300], labels[:300])
-    assert trained.score(images[300:], labels[300:]) > 0.8
-
-
 def test_learns_from_features_of_very_different_ranges():
     """Some of these reach to 4000 and others to 0.03: only standardised features are learned so fast."""
     X, y = load_breast_cancer(return_X_y=True)

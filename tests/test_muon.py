@@ -34,7 +34,7 @@ def orthogonalised(x: np.ndarray, iterations: int) -> np.ndarray:
 @given(rows=st.integers(1, 40), columns=st.integers(1, 40), iterations=st.integers(1, 6), seed=st.integers(0, 999))
 def test_singular_values_move_and_directions_stay(rows, columns, iterations, seed):
     x = np.random.default_rng(seed).standard_normal((rows, columns), np.float32)
-    np.testing.assert_allclose(orthogonalised(x, iterations), by_decomposition(x, iterations), atol=2e-3)
+    np.testing.assert_allclose(orthogonalised(x, iterations), by_decomposition(x, iterations), atol=2e-4)
 
 
 def test_five_steps_bring_a_matrix_near_an_orthogonal_one():
@@ -44,7 +44,7 @@ def test_five_steps_bring_a_matrix_near_an_orthogonal_one():
 
 
 @pytest.mark.parametrize("rows, columns", [(64, 576), (200, 64), (96, 96)])
-@pytest.mark.parametrize("iterations", [3, 6])
+@pytest.mark.parametrize("iterations", [3, 5, 20])
 def test_of_large_matrices(rows, columns, iterations):
     """Whose small singular values rounding would move."""
     rng = np.random.default_rng(rows)
@@ -127,9 +127,8 @@ def test_it_is_data():
     assert optim.from_json(optimizer.to_json()) == optimizer
 
 
-@pytest.mark.parametrize("wrong", [{"lr": -1}, {"momentum": 1}, {"iterations": 0}, {"iterations": 7},
-                                   {"iterations": True}, {"others": -0.1}, {"other_momentum": 1.0},
-                                   {"other_momentum": 0}])
+@pytest.mark.parametrize("wrong", [{"lr": -1}, {"momentum": 1}, {"iterations": 0}, {"iterations": True},
+                                   {"others": -0.1}, {"other_momentum": 1.0}, {"other_momentum": 0}])
 def test_what_cannot_be_is_refused(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         optim.Muon(**wrong)

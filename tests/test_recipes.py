@@ -11,6 +11,7 @@ from test_fit import assert_same_tensors, interrupt_at, small
 from pellucid import data as datasets
 from pellucid import optim, zoo
 from pellucid.cli import main
+from pellucid.estimator import ImageClassifier
 from pellucid.layers import BatchNorm, Conv, Dense, Flatten, GlobalAvgPool, MaxPool, ReLU
 from pellucid.model import Model, load
 from pellucid.network import Network, Sequential
@@ -194,6 +195,15 @@ class TestTTA:
         with pytest.raises(SystemExit) as ended:
             main(["train", "digits", "--epochs", "1", "--tta", "--out", "run"])
         assert ended.value.code == 0 and load("run/best.safetensors").tta
+
+
+def test_a_scikit_learn_classifier_learns_as_train_does():
+    """A network that moves by Muon, with the rates and the beginning that belong to it."""
+    images, labels = pictures(400, size=16, seed=3)
+    images = np.repeat(images, 3, axis=3)
+    network = zoo.build("convnet", input_shape=(16, 16, 3), classes=3, width=8)
+    trained = ImageClassifier(network, epochs=12, random_state=0).fit(images[:300], labels[:300])
+    assert trained.score(images[300:], labels[300:]) > 0.8
 
 
 @pytest.mark.parametrize("stop", [3, 9])

@@ -54,12 +54,12 @@ def test_taps_equal_the_definition(network):
     names = ["input", *(n.name for n in network.nodes)]
     values, expected = definition(model, images, cotangent)
     asked = [n for n in names if n != "d"]
-    for found, wanted in ((taps.values(model, images, names), values),
-                          (taps.gradients(model, images, cotangent, asked), expected)):
+    # Values reach thousands here, so that rounding alone moves a slope of GELU, near 0, by some 1e-3.
+    smooth = any(isinstance(node.layer, GELU) for node in network.nodes)
+    for found, wanted, atol in ((taps.values(model, images, names), values, 2e-4),
+                                (taps.gradients(model, images, cotangent, asked), expected, 1e-3 if smooth else 2e-4)):
         for name, value in found.items():
             scale = np.abs(wanted[name]).max() or 1.0
-            # A slope of GELU moves with its input, in which Winograd errs by up to 5e-5 of the map's largest value.
-            atol = 1e-3 if any(isinstance(node.layer, GELU) for node in network.nodes) else 2e-4
             np.testing.assert_allclose(value / scale, wanted[name] / scale, atol=atol, err_msg=name)
 
 

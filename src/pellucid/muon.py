@@ -19,6 +19,7 @@ from . import processors
 # 1.2, which is near enough.
 CUBIC = 3.4445, -4.7750, 2.0315
 TINY = np.float32(1e-7)
+TOGETHER = 3  # iterations, the default of `optim.Muon`
 
 _LIMIT = Lock()  # the number of BLAS's threads is one for the whole process
 
@@ -80,17 +81,20 @@ def orthogonalise(x: np.ndarray, iterations: int, spare: np.ndarray, squares: np
 
     First |x| = 1 by the root of the sum of squares, so that no singular value is above 1; then, each time,
     x = (a + b x x' + c (x x')^2) x, which moves each singular value s to a s + b s^3 + c s^5 and leaves U and V.
-    (Newton-Schulz iteration with the coefficients of Jordan et al., "Muon", 2024.) As all these factors are polynomials
-    of the first x x', their product is computed, and x multiplied with it once. `spare` is as large as x, `squares` are
-    five matrices as large as the smaller of x x' and x' x.
+    (Newton-Schulz iteration with the coefficients of Jordan et al., "Muon", 2024.) As these factors are polynomials of
+    one x x', the product of some of them is computed before x is multiplied with it; of TOGETHER at most, because
+    rounding grows with each. `spare` is as large as x, `squares` are five matrices as large as the smaller of x x' and
+    x' x.
     """
     a, b, c = map(np.float32, CUBIC)
     wide = x.shape[0] <= x.shape[1]
     gram, squared, factor, product, other = squares
     x /= max(np.float32(np.linalg.norm(x)), TINY)
-    np.matmul(x, x.T, out=gram) if wide else np.matmul(x.T, x, out=gram)
     for iteration in range(iterations):
-        if iteration:  # the x x' of the new x
+        first = iteration % TOGETHER == 0
+        if first:
+            np.matmul(x, x.T, out=gram) if wide else np.matmul(x.T, x, out=gram)
+        else:  # the x x' of the next x
             np.matmul(factor, gram, out=squared)
             np.matmul(squared, factor, out=gram)
         np.matmul(gram, gram, out=squared)
@@ -98,10 +102,11 @@ def orthogonalise(x: np.ndarray, iterations: int, spare: np.ndarray, squares: np
         squared *= c
         factor += squared
         factor.flat[::len(factor) + 1] += a
-        if iteration:
+        if first:
+            product[...] = factor
+        else:
             np.matmul(factor, product, out=other)
             product, other = other, product
-        else:
-            product[...] = factor
-    np.matmul(product, x, out=spare) if wide else np.matmul(x, product, out=spare)
-    x[...] = spare
+        if (iteration + 1) % TOGETHER == 0 or iteration + 1 == iterations:
+            np.matmul(product, x, out=spare) if wide else np.matmul(x, product, out=spare)
+            x[...] = spare

@@ -191,8 +191,8 @@ class Muon(Optimiser):
     networks", 2024, with the fixed norm of filters that airbench's record runs on CIFAR-10 have.) A fixed norm fits
     filters that batch normalisation follows, for which their scale does not matter.
 
-    Raises ValueError unless lr and others >= 0, 0 <= momentum < 1, 0 < other_momentum < 1 and iterations is an integer
-    from 1 to 6: five bring all but the smallest singular values near 1, and rounding grows with each.
+    Raises ValueError unless lr and others >= 0, 0 <= momentum < 1, 0 < other_momentum < 1 and iterations is a positive
+    integer.
     """
 
     lr: Rate = 0.12
@@ -208,9 +208,8 @@ class Muon(Optimiser):
         if not self.other_momentum:
             raise ValueError("other_momentum must be above 0: Nesterov's look-ahead is along the momentum")
         self._check("others", 0, float("inf"))
-        if not isinstance(self.iterations, int) or isinstance(self.iterations, bool) or not (
-                1 <= self.iterations <= 6):
-            raise ValueError(f"iterations must be an integer from 1 to 6, got {self.iterations!r}")
+        if not isinstance(self.iterations, int) or isinstance(self.iterations, bool) or self.iterations < 1:
+            raise ValueError(f"iterations must be a positive integer, got {self.iterations!r}")
 
     @property
     def slots(self) -> tuple[str, ...]:

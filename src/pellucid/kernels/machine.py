@@ -34,12 +34,12 @@ class Machine:
         """Blocks of channels in a register tile: two where one block is a single register."""
         return max(2 // self.vectors, 1)
 
-    def half(self, blocks: int = 1) -> int:
-        """Columns of so many blocks that fill half of the registers with accumulators, at most 8: enough to hide the
-        latency of a multiply-add."""
-        return max(min(self.registers // 2 // (self.vectors * blocks), 8), 1)
+    def half(self) -> int:
+        """Columns of a block that fill half of the registers with accumulators, at most 8: enough to hide the latency
+        of a multiply-add."""
+        return max(min(self.registers // 2 // self.vectors, 8), 1)
 
-    def most(self, blocks: int = 1) -> int:
+    def most(self, blocks: int) -> int:
         """Columns of so many blocks whose accumulators fit in the registers beside what they are made of: the blocks'
         vectors and one number. At most 8."""
         width = self.vectors * blocks

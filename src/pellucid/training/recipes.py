@@ -22,13 +22,13 @@ from .whitening import whiten
 
 MOST_EPOCHS = 60  # where no number is given, of a standard recipe: more than that small folders do not need
 TINY, SMALL = 16, 32  # pixels a side below which, and up to which, grey images are so: digits, letters
-# Peaks of the learning rate: of Muon, for batches of 512; of SGD with batch normalisation, for batches of 128, and
-# without.
+# Peaks of the learning rate: of Muon, for batches of MUON_BATCH; of SGD with batch normalisation, for batches of 128,
+# and without.
 MUON_LR, NORMED_LR, PLAIN_LR = 0.12, 0.2, 0.05
-NORM = 512
+MUON_BATCH = 512
 # Of Muon, in a network with one dense layer, the last: the rate of what is no filter as a share of that of filters; the
-# rate of biases of batch normalisations as a multiple of that, for batches of 512; what the weights of the dense layer
-# are multiplied with before training.
+# rate of biases of batch normalisations as a multiple of that, for batches of MUON_BATCH; what the weights of the dense
+# layer are multiplied with before training.
 OTHERS, BIAS_RATE, HEAD = 0.02, 1536.0, 0.1
 FEW = 200  # steps
 UNEVEN = 2.0  # times as many images as the rarest class has, from which on classes are weighted
@@ -81,8 +81,8 @@ def optimizer(network: Network, plan: Plan, lr: float | None = None, *, new: boo
     could not follow.
     """
     if new and _normalised(network):
-        rate = Cosine(lr or MUON_LR * sqrt(plan.batch_size / NORM), plan.steps)
-        return optim.Muon(rate, **({"others": OTHERS} if _has_head(network) else {}))
+        rate = Cosine(lr or MUON_LR * sqrt(plan.batch_size / MUON_BATCH), plan.steps)
+        return optim.Muon(rate, others=OTHERS if _has_head(network) else optim.Muon.others)
     peak = PLAIN_LR
     if any(isinstance(node.layer, BatchNorm) for node in network.nodes):
         peak = NORMED_LR * plan.batch_size / 128 * min(1.0, plan.steps / FEW)
@@ -97,7 +97,9 @@ def bias_rate(network: Network, chosen: optim.Optimiser, plan: Plan) -> float:
     (That they learn faster is from Page, "How to train your ResNet", 2018; that the last layer begins small, from the
     record that `convnet` names.)
     """
-    return BIAS_RATE * sqrt(plan.batch_size / NORM) if isinstance(chosen, optim.Muon) and _has_head(network) else 1.0
+    if isinstance(chosen, optim.Muon) and _has_head(network):
+        return BIAS_RATE * sqrt(plan.batch_size / MUON_BATCH)
+    return 1.0
 
 
 def bias_factors(network: Network, rate: float) -> dict[str, float]:
