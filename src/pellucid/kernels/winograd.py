@@ -192,16 +192,17 @@ def winograd(machine: Machine, pool: bool) -> Program:
 
 @kernel("winograd_grad_weight")
 def winograd_grad_weight(machine: Machine) -> Program:
-    """du(k, c, cb, kb, point, part) = the part's sum over tiles of (A dy A') . (B' d B).
+    """du(k, c, cb, kb, point) = the sum over tiles of (A dy A') . (B' d B).
 
-    A part is `chunks` chunks of `groups` times 8 tiles; a task sums a part for `out_blocks` blocks of output channels
-    and `in_blocks` of input channels. The number of parts is the caller's and does not come from the threads.
+    There are `chunks` chunks of `groups` times 8 tiles. All threads transform a chunk, then multiply it: a task has one
+    point and `out_blocks` blocks of output channels. The number of chunks is the caller's and does not come from the
+    threads.
     """
     columns = machine.half()  # input channels in a register tile
     x, dy = blocked("x"), blocked("dy")
-    tiles_x, tiles_y, groups, chunks, out_blocks, in_blocks = scalars = [
-        hl.Param(hl.Int(32), n) for n in ("tiles_x", "tiles_y", "groups", "chunks", "out_blocks", "in_blocks")]
-    c, k, q, group, cb, kb, point, part, chunk = variables("c k q group cb kb point part chunk")
+    tiles_x, tiles_y, groups, chunks, out_blocks = scalars = [
+        hl.Param(hl.Int(32), n) for n in ("tiles_x", "tiles_y", "groups", "chunks", "out_blocks")]
+    c, k, q, group, cb, kb, point, chunk = variables("c k q group cb kb point chunk")
 
     # The algorithm. Tiles past the last image count nothing.
     t = group * TILES_TOGETHER + q
@@ -216,32 +217,32 @@ def winograd_grad_weight(machine: Machine) -> Program:
     one = rt.x, chunk * groups + rt.y
     acc[k, c, cb, kb, point, chunk] = 0.0
     acc[k, c, cb, kb, point, chunk] += Z[k, *one, kb, point] * V[c, *one, cb, point]
-    du[k, c, cb, kb, point, part] = 0.0
-    du[k, c, cb, kb, point, part] += acc[k, c, cb, kb, point, part * chunks + rc.x]
+    du[k, c, cb, kb, point] = 0.0
+    du[k, c, cb, kb, point] += acc[k, c, cb, kb, point, rc.x]
 
     # The schedule.
-    co, c_task, k_task, task = variables("co c_task k_task task")
-    du.bound(k, 0, BLOCK).bound(c, 0, BLOCK).bound(point, 0, POINTS)
-    for stage, inside in ((du, [k, c, cb, kb, point]), (du.update(), [k, c, co, cb, kb, point, rc.x])):
-        stage.split(kb, k_task, kb, out_blocks, GUARD).split(cb, c_task, cb, in_blocks, GUARD)
-        if stage is not du:
-            stage.split(c, co, c, columns).unroll(c)
-        stage.reorder(*inside, c_task, k_task, part).vectorize(k, BLOCK)
-        stage.fuse(c_task, k_task, task).fuse(task, part, task).parallel(task)
+    co, k_task, task, spread, part = variables("co k_task task spread part")
+    du.bound(k, 0, BLOCK).bound(c, 0, BLOCK).bound(point, 0, POINTS).vectorize(k, BLOCK).parallel(point)
+    (du.update().split(c, co, c, columns).split(kb, k_task, kb, out_blocks, GUARD)
+        .reorder(k, c, co, cb, kb, k_task, point, rc.x).vectorize(k, BLOCK).unroll(c)
+        .fuse(k_task, point, task).parallel(task))
     acc.compute_at(du, co).bound_extent(k, BLOCK).bound_extent(c, columns).vectorize(k, BLOCK).unroll(c)
     acc.update().reorder(k, c, rt.x, rt.y).vectorize(k, BLOCK).unroll(c).unroll(rt.x, 4)
     at.compute_at(du, rc.x).bound_extent(q, TILES_TOGETHER)
     for rows, whole in ((v_rows, V), (z_rows, Z)):
         lane, *_, block, spot = whole.args()
-        # Memory is taken once a task, not once a chunk.
-        (whole.compute_at(du, rc.x).hoist_storage(du, task).bound_extent(lane, BLOCK).bound_extent(q, TILES_TOGETHER)
-            .bound_extent(spot, POINTS).reorder_storage(lane, q, spot, group, block)
+        # Memory is taken once a call, not once a chunk. `bound` makes the unrolled spots constants.
+        (whole.compute_at(du, rc.x).hoist_storage_root().bound_extent(lane, BLOCK).bound_extent(q, TILES_TOGETHER)
+            .bound(spot, 0, POINTS).reorder_storage(lane, q, group, spot, block)
             .reorder(lane, spot, q, group, block))
         a_register(rows, machine, whole, by_register(whole, machine, spot))
+        whole.fuse(group, block, spread).split(spread, task, part, 4, GUARD).parallel(task)
 
     out = pin(du.output_buffer())
     out.dim(1).set_bounds(0, BLOCK).set_stride(BLOCK)
-    for p, dims in ((x, (3, 4)), (dy, (3, 4)), (out, (2, 3, 5))):
+    x.dim(1).set_stride(BLOCK)
+    dy.dim(1).set_stride(BLOCK)
+    for p, dims in ((x, (3, 4)), (dy, (3, 4)), (out, (2, 3))):
         for d in dims:
             p.dim(d).set_min(0)
     return Program([du], [x, dy, *scalars])
@@ -249,23 +250,18 @@ def winograd_grad_weight(machine: Machine) -> Program:
 
 @kernel("winograd_filter_gradient")
 def winograd_filter_gradient(machine: Machine) -> Program:
-    """dw = G' du G in PyTorch's layout, (tap in the row, row, input, output), the parts added in order."""
-    du = pin(hl.ImageParam(hl.Float(32), 6, "du"))
-    k, kb, point, ci, o = variables("k kb point ci o")
-    parts = hl.RDom([(0, du.dim(5).extent())], "parts")
-    total, dw = hl.Func("total"), hl.Func("dw")
-    total[k, ci, kb, point] = 0.0
-    total[k, ci, kb, point] += du[k, ci % BLOCK, ci / BLOCK, kb, point, parts.x]
-    rows, taps = transformed("taps", filter_gradient, lambda a, b: total[k, ci, kb, a + 6 * b], 6, 3, k, ci, kb)
+    """dw = G' du G in PyTorch's layout: (tap in the row, row, input, output)."""
+    du = pin(hl.ImageParam(hl.Float(32), 5, "du"))
+    k, kb, ci, o = variables("k kb ci o")
+    dw = hl.Func("dw")
+    rows, taps = transformed("taps", filter_gradient, lambda a, b: du[k, ci % BLOCK, ci / BLOCK, kb, a + 6 * b], 6, 3,
+                             k, ci, kb)
     tap = taps.args()[-1]
     dw[tap, ci, o] = taps[o % BLOCK, ci, o / BLOCK, tap]
 
     oo, at, task = variables("oo at task")
     (dw.bound(tap, 0, 9).split(o, oo, o, BLOCK, GUARD).reorder(tap, o, ci, oo).unroll(tap).fuse(ci, oo, at)
         .split(at, task, at, 8, GUARD).parallel(task))
-    (total.compute_at(dw, at).bound_extent(k, BLOCK).bound_extent(point, POINTS).bound_extent(ci, 1)
-        .bound_extent(kb, 1).vectorize(k, BLOCK))
-    total.update().reorder(k, point, parts.x).vectorize(k, BLOCK)
     (taps.compute_at(dw, at).bound_extent(k, BLOCK).bound_extent(ci, 1).bound_extent(kb, 1).bound_extent(tap, 9))
     rows.bound_extent(ci, 1).bound_extent(kb, 1)
     a_register(rows, machine, taps, by_register(taps, machine, tap))
@@ -273,7 +269,7 @@ def winograd_filter_gradient(machine: Machine) -> Program:
     out.dim(0).set_bounds(0, 9)
     for d in (1, 2):
         out.dim(d).set_min(0)
-    for d in (2, 3, 5):
+    for d in (2, 3):
         du.dim(d).set_min(0)
     du.dim(1).set_bounds(0, BLOCK).set_stride(BLOCK)
     du.dim(4).set_bounds(0, POINTS)

@@ -10,9 +10,7 @@ from .filters import filter_view
 LEAST = 32  # channels and filters below which the transforms cost more than they save, and small integers stay exact
 ERROR = 5e-5  # of a result at most, as a share of the layer's largest
 TILES = 48  # of a chunk of the map, which fill registers 6 or 8 at a time: their transforms stay in the caches
-PART_TILES = 64  # of a chunk that the gradient to the filters adds at a time
-TASKS = 8  # among which the gradient to the filters is shared out, whatever the number of threads
-OUT_BLOCKS, IN_BLOCKS = 4, 8  # blocks of channels in such a task
+ADDED_TILES = 72  # of a chunk that the gradient to the filters adds at a time, whatever the number of threads
 
 
 def fits(size, stride, dilation, taps) -> bool:
@@ -62,13 +60,10 @@ def grad_weight(b, s, dy) -> None:
     tiles.require_halo(s.x, s.start, overhang=2)
     tiles.require_halo(dy, (0, 0), overhang=0)
     total = tiles.count * b.batch
-    chunks = -(-total // PART_TILES)
-    out, inside = blocks(s.filters), blocks(s.channels)
-    groups = -(-out // OUT_BLOCKS) * -(-inside // IN_BLOCKS)
-    each = -(-chunks // -(-TASKS // groups))  # chunks of a part
-    du = b.scratch((-(-chunks // each), POINTS, out, inside, BLOCK, BLOCK))
+    chunks = -(-total // ADDED_TILES)
+    du = b.scratch((POINTS, blocks(s.filters), blocks(s.channels), BLOCK, BLOCK))
     b.call("winograd_grad_weight", x=s.x.shifted(*s.start), dy=dy.shifted(0, 0), tiles_x=tiles.x, tiles_y=tiles.y,
-           groups=-(-total // (TILES_TOGETHER * chunks)), chunks=each, out_blocks=OUT_BLOCKS, in_blocks=IN_BLOCKS,
-           du=du)
+           groups=-(-total // (TILES_TOGETHER * chunks)), chunks=chunks,
+           out_blocks=b.share(blocks(s.filters), POINTS), du=du)
     b.call("winograd_filter_gradient", du=du,
            dw=b.filters("weight", 0, (9, 1), (s.channels, 9), (s.filters, 9 * s.channels), gradient=True))
