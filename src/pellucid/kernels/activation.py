@@ -18,7 +18,7 @@ POSITION_VECTORS = 256  # blocks one parallel task of a softmax writes: three pa
 def gelu(x):
     """x P(Z <= x)."""
     tail, _ = normal(x)
-    return hl.select(x < f32(0), x * tail, x - x * tail)
+    return x * hl.select(x < f32(0), tail, f32(1) - tail)
 
 
 def gelu_slope(x):
@@ -32,14 +32,19 @@ def silu_slope(x):
     return sigmoid(x) + x * sigmoid_slope(x)
 
 
-def pointwise(output: str, formula, names: list[str], scalars: list) -> Program:
-    """`output` = formula(inputs..., scalars...), number by number."""
+def as_it_is(value):
+    """For formulas whose multiplications and additions may be fused."""
+    return value
+
+
+def pointwise(output: str, formula, names: list[str], scalars: list, exact=strict) -> Program:
+    """`output` = formula(inputs..., scalars...), number by number; `exact` is what becomes of the formula."""
     inputs = [blocked(name) for name in names]
     order = variables("c x y b n")
     out = hl.Func(output)
 
     # The algorithm.
-    out[order] = strict(formula(*[i[order] for i in inputs], *scalars))
+    out[order] = exact(formula(*[i[order] for i in inputs], *scalars))
 
     # The schedule.
     columns = pin(out.output_buffer()).dim(1).extent()
@@ -87,18 +92,18 @@ def leaky_relu_grad(machine: Machine) -> Program:
 @kernel("sigmoid", sigmoid)
 @kernel("hyperbolic_tangent", tanh)  # `tanh` is a name of the C library
 @kernel("silu", lambda x: x * sigmoid(x))
-@kernel("gelu", gelu)
-def smooth(machine: Machine, function) -> Program:
-    return pointwise("y", function, ["x"], [])
+@kernel("gelu", gelu, as_it_is)
+def smooth(machine: Machine, function, exact=strict) -> Program:
+    return pointwise("y", function, ["x"], [], exact)
 
 
 @kernel("sigmoid_grad", sigmoid_slope)
 @kernel("hyperbolic_tangent_grad", tanh_slope)
 @kernel("silu_grad", silu_slope)
-@kernel("gelu_grad", gelu_slope)
-def smooth_grad(machine: Machine, slope) -> Program:
+@kernel("gelu_grad", gelu_slope, as_it_is)
+def smooth_grad(machine: Machine, slope, exact=strict) -> Program:
     """From the input x: the derivative in terms of y loses its digits where y is close to its limit."""
-    return pointwise("dx", lambda x, dy: dy * slope(x), ["x", "dy"], [])
+    return pointwise("dx", lambda x, dy: dy * slope(x), ["x", "dy"], [], exact)
 
 
 @kernel("scaled_tanh")
