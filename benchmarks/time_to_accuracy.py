@@ -1,27 +1,35 @@
 """How accurate `pellucid train` is in a given time, from the start of the process to its end, over several seeds.
 
-    python benchmarks/time_to_accuracy.py CASE DATA [--seeds 3] [--json]
+    python benchmarks/time_to_accuracy.py CASE DATA [--seeds 3] [--peer] [--json]
 
 Cases: mnist-99, mnist-99.5, fashion-93, cifar10-90, cifar10-94. DATA is what `pellucid train` takes; it must bring its
 own test images. The data are loaded once before the clock starts, so that pictures are decoded already; everything
 else counts: starting Python, reading, looking for copies, timing the machine, training, validation, the test. What is
 given is the mean test accuracy and the longest time of the seeds, beside what is asked for. No report is written.
+
+With --peer the network and recipe of the last seed are then trained for one epoch by PyTorch (`--engine torch`, float32
+in the channels-last layout), and the rates of whole epochs are compared: images a second, validation included.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import json
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from machine import described, record_header, teller
 
+import pellucid
 from pellucid import data
+from pellucid.network import Network
 
 
 @dataclass(frozen=True)
@@ -42,14 +50,13 @@ CASES = {
 }
 
 
-def run(case: Case, source: str, seed: int) -> dict:
-    """One training: its test accuracy and its time, from the start of the process to its end."""
-    with tempfile.TemporaryDirectory() as folder:
-        start = time.perf_counter()
-        done = subprocess.run(
-            [sys.executable, "-m", "pellucid", "train", source, "--seed", str(seed), "--out", f"{folder}/run", "--json",
-             "--no-report", *case.arguments], capture_output=True, text=True)
-        seconds = time.perf_counter() - start
+def run(case: Case, source: str, seed: int, folder: Path) -> dict:
+    """One training into a new folder: its test accuracy and its time, from the start of the process to its end."""
+    start = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, "-m", "pellucid", "train", source, "--seed", str(seed), "--out", str(folder), "--json",
+         "--no-report", *case.arguments], capture_output=True, text=True)
+    seconds = time.perf_counter() - start
     if done.returncode:
         sys.exit(done.stderr)
     result = json.loads(done.stdout)
@@ -57,30 +64,52 @@ def run(case: Case, source: str, seed: int) -> dict:
             "epochs": result["epochs"], "parameters": result["parameters"]}
 
 
+def rates(source: str, folder: Path) -> dict:
+    """Images a second over a whole epoch: of the run in a folder, the median of its epochs, and of PyTorch's first."""
+    config = json.loads((folder / "config.json").read_text())
+    images = config["batch_size"] * config["epoch_steps"]
+    with open(folder / "metrics.csv", newline="") as file:
+        rows = csv.DictReader(file)
+        seconds = [float(row["seconds"]) for row in rows if int(row["step"]) % config["epoch_steps"] == 0]
+    if not seconds:
+        sys.exit("the run was shorter than an epoch: its rate cannot be compared")
+    peer = pellucid.fit(Network.from_json(config["network"]), source, epochs=1, batch_size=config["batch_size"],
+                        seed=config["seed"], out=False, engine="torch")
+    return {"pellucid": images / statistics.median(seconds), "pytorch": images / peer.history[0]["seconds"]}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("case", choices=CASES, metavar="CASE")
     parser.add_argument("data", metavar="DATA")
     parser.add_argument("--seeds", type=int, default=3, help="runs (default 3)")
+    parser.add_argument("--peer", action="store_true", help="compare with PyTorch's rate")
     parser.add_argument("--json", action="store_true", help="one JSON record; the table goes to standard error")
     options = parser.parse_args()
     case, tell = CASES[options.case], teller(options.json)
     if not data.load(options.data).has_test:
         parser.error(f"{options.data} has no test images of its own")
-    record, runs = record_header("time_to_accuracy", ["numpy"]), []
+    record, runs, compared = record_header("time_to_accuracy", ["numpy", *["torch"] * options.peer]), [], None
     tell(described(record))
     tell(f"pellucid train {options.data} {' '.join(case.arguments)}")
     for seed in range(options.seeds):
-        runs.append(run(case, options.data, seed))
-        tell("seed {seed}: {test_accuracy:.2%} in {seconds:.1f} s, {epochs} epochs".format(**runs[-1]))
+        with tempfile.TemporaryDirectory() as folder:
+            runs.append(run(case, options.data, seed, Path(folder, "run")))
+            tell("seed {seed}: {test_accuracy:.2%} in {seconds:.1f} s, {epochs} epochs".format(**runs[-1]))
+            if options.peer and seed == options.seeds - 1:
+                compared = rates(options.data, Path(folder, "run"))
     accuracy = np.array([r["test_accuracy"] for r in runs])
     slowest = max(r["seconds"] for r in runs)
     reached = "reached" if accuracy.mean() >= case.accuracy and slowest <= case.seconds else "short"
     tell(f"mean {accuracy.mean():.2%} (asked {case.accuracy:.2%}), at most {slowest:.1f} s (asked {case.seconds:.0f}): "
          f"{reached}")
+    if compared:
+        tell("{pellucid:.0f} images a second over an epoch, PyTorch {pytorch:.0f}: {ratio:.2f} times as many".format(
+            **compared, ratio=compared["pellucid"] / compared["pytorch"]))
     if options.json:
         print(json.dumps({**record, "case": options.case, "arguments": case.arguments, "runs": runs,
-                          "mean_accuracy": float(accuracy.mean()), "longest_seconds": slowest}))
+                          "mean_accuracy": float(accuracy.mean()), "longest_seconds": slowest,
+                          "images_per_second": compared}))
 
 
 if __name__ == "__main__":
