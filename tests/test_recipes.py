@@ -65,6 +65,12 @@ class TestRecipes:
         for shape, (name, options) in names.items():
             assert zoo.build(name, input_shape=shape, classes=5, **options).output_shape == (5,)
 
+    @pytest.mark.parametrize("channels, given, expected", [(1, None, 0.1), (3, None, 0.2), (3, 0.0, 0.0)])
+    def test_labels_of_colour_images_are_smoothed_more(self, channels, given, expected):
+        images = np.random.default_rng(0).integers(0, 256, (40, 8, 8, channels))
+        noise = datasets.to_dataset("noise", images, np.arange(40) % 2)
+        assert fit("mlp", noise, epochs=1, label_smoothing=given, out=False).setup.label_smoothing == expected
+
     def test_less_time_gives_a_narrower_network(self, monkeypatch):
         rng = np.random.default_rng(0)
         data = datasets.to_dataset("noise", rng.integers(0, 256, (300, 32, 32, 3), dtype=np.uint8),

@@ -32,19 +32,15 @@ def silu_slope(x):
     return sigmoid(x) + x * sigmoid_slope(x)
 
 
-def as_it_is(value):
-    """For formulas whose multiplications and additions may be fused."""
-    return value
-
-
-def pointwise(output: str, formula, names: list[str], scalars: list, exact=strict) -> Program:
-    """`output` = formula(inputs..., scalars...), number by number; `exact` is what becomes of the formula."""
+def pointwise(output: str, formula, names: list[str], scalars: list, fused: bool = False) -> Program:
+    """`output` = formula(inputs..., scalars...), number by number; its multiplications and additions may be `fused`."""
     inputs = [blocked(name) for name in names]
     order = variables("c x y b n")
     out = hl.Func(output)
 
     # The algorithm.
-    out[order] = exact(formula(*[i[order] for i in inputs], *scalars))
+    value = formula(*[i[order] for i in inputs], *scalars)
+    out[order] = value if fused else strict(value)
 
     # The schedule.
     columns = pin(out.output_buffer()).dim(1).extent()
@@ -92,18 +88,18 @@ def leaky_relu_grad(machine: Machine) -> Program:
 @kernel("sigmoid", sigmoid)
 @kernel("hyperbolic_tangent", tanh)  # `tanh` is a name of the C library
 @kernel("silu", lambda x: x * sigmoid(x))
-@kernel("gelu", gelu, as_it_is)
-def smooth(machine: Machine, function, exact=strict) -> Program:
-    return pointwise("y", function, ["x"], [], exact)
+@kernel("gelu", gelu, True)
+def smooth(machine: Machine, function, fused: bool = False) -> Program:
+    return pointwise("y", function, ["x"], [], fused)
 
 
 @kernel("sigmoid_grad", sigmoid_slope)
 @kernel("hyperbolic_tangent_grad", tanh_slope)
 @kernel("silu_grad", silu_slope)
-@kernel("gelu_grad", gelu_slope, as_it_is)
-def smooth_grad(machine: Machine, slope, exact=strict) -> Program:
+@kernel("gelu_grad", gelu_slope, True)
+def smooth_grad(machine: Machine, slope, fused: bool = False) -> Program:
     """From the input x: the derivative in terms of y loses its digits where y is close to its limit."""
-    return pointwise("dx", lambda x, dy: dy * slope(x), ["x", "dy"], [], exact)
+    return pointwise("dx", lambda x, dy: dy * slope(x), ["x", "dy"], [], fused)
 
 
 @kernel("scaled_tanh")

@@ -264,7 +264,8 @@ def _style(parts: datasets.Split, dataset: datasets.Dataset, seed: int) -> trial
     """How `fit` trains by default."""
     changes, _ = recipes.augmentation(parts.train.images, dataset.input_shape, seed, shift=None, mirror=None,
                                       cutout=None)
-    return trials.Style(changes, label_smoothing=0.1, averaging=True, balance=None)
+    return trials.Style(changes, label_smoothing=recipes.label_smoothing(dataset.input_shape), averaging=True,
+                        balance=None)
 
 
 def _plan(count: int, plan: planning.Plan) -> planning.Plan:

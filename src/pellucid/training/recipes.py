@@ -156,6 +156,12 @@ def augmentation(
     return augment.Augmentation(augment.default_shift(shape) if shift is None else shift, mirror, cutout or 0), notes
 
 
+def label_smoothing(shape: tuple[int, ...]) -> float:
+    """The share of each label that is spread over all classes (Szegedy et al., "Rethinking the Inception architecture",
+    2016, section 7): more for images in colour, (H, W, C), than for grey ones, which leave less doubt."""
+    return 0.1 if len(shape) < 3 or shape[2] == 1 else 0.2
+
+
 def class_weights(
     labels: np.ndarray, classes: list[str], balance: bool | None
 ) -> tuple[list[float] | None, list[str]]:
