@@ -74,7 +74,7 @@ def rates(source: str, folder: Path) -> dict:
     if not seconds:
         sys.exit("the run was shorter than an epoch: its rate cannot be compared")
     peer = pellucid.fit(Network.from_json(config["network"]), source, epochs=1, batch_size=config["batch_size"],
-                        seed=config["seed"], out=False, engine="torch")
+                        seed=config["seed"], out=False, engine="torch", device="cpu", precision="float32")
     return {"pellucid": images / statistics.median(seconds), "pytorch": images / peer.history[0]["seconds"]}
 
 

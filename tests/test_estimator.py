@@ -247,6 +247,11 @@ def test_training_images_move_and_others_do_not(seen):
     assert np.allclose(np.sort(still.ravel()), np.sort(((X - X.mean()) / X.std()).ravel()), atol=1e-5)
 
 
+@pytest.mark.parametrize("shape, share", [((8, 8), 0.1), ((4, 8, 2), 0.2), ((64,), 0.1)])
+def test_labels_are_smoothed_as_in_fit(shape, share):
+    assert outcome(ROWS, image_shape=shape) == outcome(ROWS, image_shape=shape, label_smoothing=share)
+
+
 def test_lr_and_label_smoothing_are_used():
     plain = outcome(ROWS)
     assert plain != outcome(ROWS, lr=0.01) != outcome(ROWS, label_smoothing=0.0) != plain

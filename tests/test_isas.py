@@ -135,6 +135,10 @@ class TestChosenForEverything:
         for training in (False, True):
             test_winograd.test_what_follows_is_computed_along(training)
         test_fusion.test_winograd_and_pooling((7, 10))
+        test_winograd.test_three_ways_on_any_map.hypothesis.inner_test(2, 29, 37, 32, 32, 1, 0)
+
+    def test_gelu_far_out(self):
+        test_layers.test_gelu_far_out()
 
     def test_a_first_layer_and_its_pooling(self):
         for channels, filters, size in ((1, 32, 3), (3, 20, 5)):

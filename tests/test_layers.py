@@ -20,6 +20,7 @@ from problems import CONVS, POOLS, parse, problems
 from three_ways import TORCH, agree, by_engine, integers, nodes, normals, parameters
 
 from pellucid import layers as L
+from pellucid import reference
 from pellucid.engine.builder import Builder
 from pellucid.engine.library import library
 from pellucid.engine.parameters import ParameterBuffer
@@ -226,6 +227,19 @@ def test_spare_lanes_reach_nobody(layer, channels):
     network = Network.build((4, 3, channels), Sequential(layer, L.Conv(18, 3, padding=1), layer, L.Conv(3, 1),
                                                          L.GlobalAvgPool(), layer, L.Dense(5)))
     agree(network, 3, channels, exact=False, training=True, tolerance=1e-4)
+
+
+def test_gelu_far_out():
+    """Digits are kept in the tail, infinity and NaN are what they are by the definition."""
+    near = np.linspace(-12.8, 12.8, 1001, dtype=np.float32)[None]
+    far = np.array([[-1e30, -20, 20, 1e30, np.inf, np.nan]], np.float32)
+    (y, _), (y_far, dx_far) = (
+        (found.values["gelu1"], found.dx) for found in (
+            by_engine(Network.build(x.shape[1:], L.GELU()), {}, x, np.ones_like(x)) for x in (near, far)))
+    np.testing.assert_allclose(y, reference.gelu(near.astype(np.float64)), rtol=1e-5)
+    np.testing.assert_array_equal(y_far, [[0, 0, 20, np.float32(1e30), np.inf, np.nan]])
+    np.testing.assert_array_equal(dx_far[0, :4], [0, 0, 1, 1])
+    assert np.isnan(dx_far[0, 5])
 
 
 @pytest.mark.parametrize(("make", "message"), [

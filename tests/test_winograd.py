@@ -36,7 +36,7 @@ def kernels_of(network, n, gradients=True):
 
 
 @settings(deadline=None, max_examples=60)
-@example(1, 29, 33, 32, 32, 1, 0)  # more tiles than are transformed at a time
+@example(2, 29, 37, 32, 32, 1, 0)  # more tiles than are transformed at a time, in both kinds of passes
 @given(st.integers(1, 3), st.integers(1, 14), st.integers(1, 14), st.integers(16, 40), st.integers(1, 40),
        st.sampled_from([0, 1, 2, "same", 3, ((0, 1), (2, 0))]), st.integers(0, 2**32 - 1))
 def test_three_ways_on_any_map(n, height, width, channels, filters, padding, seed):
@@ -82,7 +82,7 @@ def test_neither_threads_nor_the_batch_change_a_bit(monkeypatch, between):
     dy = normals(np.random.default_rng(4), 70, *network.output_shape)
     seen = []
     with algorithm("winograd"):
-        for count in (1, 2, 3, 5):
+        for count in (1, 2, 3, 12):  # with so many, few blocks are a task
             pellucid.set_threads(count)
             model = Model(network, seed=1)
             whole = model.logits(x)

@@ -25,7 +25,7 @@ from .preprocessing import Preprocessing
 from .training import augment
 from .training import plan as planning
 from .training.plan import Plan
-from .training.recipes import bias_factors, bias_rate, initialise, networks, optimizer, recipe_of
+from .training.recipes import bias_factors, bias_rate, initialise, label_smoothing, networks, optimizer, recipe_of
 from .training.setup import peak
 from .training.step import Diverged, TrainStep
 from .training.whitening import LEAST_IMAGES
@@ -64,7 +64,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
     """
 
     def __init__(self, network=None, *, epochs=None, time=None, image_shape=None, batch_size=None, lr=None,
-                 label_smoothing=0.1, shift=None, mirror=False, random_state=None, verbose=False):
+                 label_smoothing=None, shift=None, mirror=False, random_state=None, verbose=False):
         self.network = network
         self.epochs = epochs
         self.time = time
@@ -101,6 +101,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
             raise ValueError(f"y holds {len(classes)} class, a classifier needs at least 2")
         shape = _input_shape(self.network, self.image_shape, form, X.shape[1])
         network = _built(self.network, shape, len(classes))
+        smoothing = label_smoothing(shape) if self.label_smoothing is None else self.label_smoothing
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         plan = planning.plan(len(X), batch=self.batch_size, epochs=self.epochs)
         if self.epochs is None:
@@ -108,13 +109,13 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
         data = _Training(X, labels, shape, seed, self._augmentation(shape), *_statistics(X, shape))
         model = Model(network, seed, preprocessing=data.preprocessing(), classes=[str(c) for c in classes])
         if budget is not None:
-            pace = _pace(data, network, plan, self.label_smoothing)
+            pace = _pace(data, network, plan, smoothing)
             plan = planning.plan_for_time(plan, budget - (perf_counter() - started), pace)
         chosen = optimizer(network, plan, lr)
         biases = bias_rate(network, chosen, plan)
         initialise(model, data.some(), biases)
         step = TrainStep(model, plan.batch_size, chosen, factors=bias_factors(network, biases),
-                         label_smoothing=self.label_smoothing, seed=seed)
+                         label_smoothing=smoothing, seed=seed)
         history = self._train(step, data, plan)
         self.classes_, self.input_shape_, self.scaler_ = classes, shape, data.scaler
         self.model_, self.history_, self.n_iter_ = model, history, plan.epochs
@@ -313,10 +314,10 @@ def _standardised(X: np.ndarray, shape: Shape, scaler: StandardScaler) -> np.nda
     return np.clip(z, -FURTHEST, FURTHEST).astype(np.float32)
 
 
-def _pace(data: _Training, network: Network, plan: Plan, label_smoothing: float) -> planning.Pace:
+def _pace(data: _Training, network: Network, plan: Plan, smoothing: float) -> planning.Pace:
     """How fast training goes, measured on a model of which nothing is kept."""
     step = TrainStep(Model(network, data.seed), plan.batch_size, replace(optimizer(network, plan), lr=planning.STILL),
-                     label_smoothing=label_smoothing)
+                     label_smoothing=smoothing)
     watch = planning.Stopwatch()
     for epoch in count(1):
         for images, labels in data.batches(plan, epoch):

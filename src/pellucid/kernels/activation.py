@@ -33,7 +33,7 @@ def silu_slope(x):
 
 
 def pointwise(output: str, formula, names: list[str], scalars: list, fused: bool = False) -> Program:
-    """`output` = formula(inputs..., scalars...), number by number; its multiplications and additions may be `fused`."""
+    """`output` = formula(inputs..., scalars...), number by number; `fused`, it may round otherwise and lose NaN."""
     inputs = [blocked(name) for name in names]
     order = variables("c x y b n")
     out = hl.Func(output)

@@ -1,9 +1,10 @@
 """What pointwise kernels share: the loops, and exp and its relatives to within a few units in the last place.
 
-Halide's own `exp` returns 0 for NaN and errs by 5 ulp; its `tanh` calls the C library once a lane. These are made
-of additions, multiplications, comparisons and bit operations only, so they vectorise on every instruction set.
-Expressions that use them, but for `normal`, must be wrapped in `strict`, else rounding steps are simplified away. The
-polynomials are weighted least-squares fits, iterated towards equal ripples, of the functions named beside them.
+Halide's own `exp` returns 0 for NaN and errs by 5 ulp; its `tanh` calls the C library once a lane. These are made of
+additions, multiplications, rounding, comparisons and bit operations only, so they vectorise on every instruction set.
+Expressions that use them must be wrapped in `strict`, else rounding steps are simplified away; but not `normal`, which
+errs by more. The polynomials are weighted least-squares fits, iterated towards equal ripples, of the functions named
+beside them.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ TANH_SMALL = f32(0.625)
 TAIL = [0.0840984728, 0.0852152363, 0.071240363, 0.117780895, -0.0747968746, 0.318258735, -0.299618188, 0.266726172,
         -0.0689048184]
 TAIL_SCALE = f32(27 / 128)
-TAIL_END = f32(12.9)  # beyond, P(Z > t) is below 2e-38 and 0 here
+TAIL_END = f32(12.9)  # beyond, P(Z > t) is below 2.3e-38 and 0 here
 SQRT_2_PI = f32(1 / sqrt(2 * pi))
 
 VECTORS_OF_TASK = 2048  # blocks of 16 channels that one parallel task writes at least
@@ -127,7 +128,7 @@ def normal(x):
     """(P(Z > t), density at t) of a standard normal Z, with t = |x|.
 
     Far out both keep their digits: they err by 1e-6 of themselves at t = 5, 1e-5 at most. Not for `strict`, so that
-    multiplications and additions are fused: that halves the time.
+    multiplications and additions are fused: that halves the time. NaN may be lost; who uses it multiplies by x.
     """
     t = hl.abs(x)
     beyond = t > TAIL_END

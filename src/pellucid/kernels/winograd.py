@@ -7,7 +7,8 @@ the same identity round: dg = G'[(sum over tiles of (A dy A') . (B' d B))]G.
 
 Tiles are numbered row by row, image by image. The last ones overhang the map: the caller gives input and
 gradient a halo of zeros that wide. A value's terms are added in an order that depends on channels alone, so neither
-the batch nor the chunks of tiles change a bit of a result.
+the batch nor the chunks of tiles change a bit of a convolution. The gradient to the filters is added chunk by chunk;
+their size comes from the batch, never from the threads.
 """
 
 import halide as hl
@@ -20,6 +21,7 @@ from .pointwise import f32, rectified
 from .pool import largest_of
 
 GUARD = hl.TailStrategy.GuardWithIf
+RUNS = 4  # of tiles side by side that a task transforms: some microseconds
 
 
 def input_transform(d):
@@ -221,7 +223,7 @@ def winograd_grad_weight(machine: Machine) -> Program:
     du[k, c, cb, kb, point] += acc[k, c, cb, kb, point, rc.x]
 
     # The schedule.
-    co, k_task, task, spread, part = variables("co k_task task spread part")
+    co, k_task, task, spread, run = variables("co k_task task spread run")
     du.bound(k, 0, BLOCK).bound(c, 0, BLOCK).bound(point, 0, POINTS).vectorize(k, BLOCK).parallel(point)
     (du.update().split(c, co, c, columns).split(kb, k_task, kb, out_blocks, GUARD)
         .reorder(k, c, co, cb, kb, k_task, point, rc.x).vectorize(k, BLOCK).unroll(c)
@@ -236,12 +238,12 @@ def winograd_grad_weight(machine: Machine) -> Program:
             .bound(spot, 0, POINTS).reorder_storage(lane, q, group, spot, block)
             .reorder(lane, spot, q, group, block))
         a_register(rows, machine, whole, by_register(whole, machine, spot))
-        whole.fuse(group, block, spread).split(spread, task, part, 4, GUARD).parallel(task)
+        whole.fuse(group, block, spread).split(spread, task, run, RUNS, GUARD).parallel(task)
 
     out = pin(du.output_buffer())
     out.dim(1).set_bounds(0, BLOCK).set_stride(BLOCK)
-    x.dim(1).set_stride(BLOCK)
-    dy.dim(1).set_stride(BLOCK)
+    for p in (x, dy):
+        p.dim(1).set_stride(BLOCK)  # constant distances between the 36 values that a transform reads
     for p, dims in ((x, (3, 4)), (dy, (3, 4)), (out, (2, 3))):
         for d in dims:
             p.dim(d).set_min(0)
