@@ -60,8 +60,8 @@ def run(case: Case, source: str, seed: int, folder: Path) -> dict:
     if done.returncode:
         sys.exit(done.stderr)
     result = json.loads(done.stdout)
-    return {"seed": seed, "seconds": round(seconds, 1), "test_accuracy": result["test_accuracy"],
-            "epochs": result["epochs"], "parameters": result["parameters"]}
+    return {"seed": seed, "seconds": round(seconds, 1), **{name: result[name] for name in (
+        "test_accuracy", "validation_accuracy", "best_epoch", "epochs", "steps", "parameters")}}
 
 
 def rates(source: str, folder: Path) -> dict:
@@ -95,7 +95,8 @@ def main() -> None:
     for seed in range(options.seeds):
         with tempfile.TemporaryDirectory() as folder:
             runs.append(run(case, options.data, seed, Path(folder, "run")))
-            tell("seed {seed}: {test_accuracy:.2%} in {seconds:.1f} s, {epochs} epochs".format(**runs[-1]))
+            tell("seed {seed}: {test_accuracy:.2%} in {seconds:.1f} s, by epoch {best_epoch} of {epochs}, {steps} steps"
+                 .format(**runs[-1]))
             if options.peer and seed == options.seeds - 1:
                 compared = rates(options.data, Path(folder, "run"))
     accuracy = np.array([r["test_accuracy"] for r in runs])
