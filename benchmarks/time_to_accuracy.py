@@ -14,7 +14,6 @@ in the channels-last layout), and the rates of whole epochs are compared: images
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import statistics
 import subprocess
@@ -29,7 +28,8 @@ from machine import described, record_header, teller
 
 import pellucid
 from pellucid import data
-from pellucid.network import Network
+from pellucid.training.run import RunFolder
+from pellucid.training.setup import Setup
 
 
 @dataclass(frozen=True)
@@ -66,15 +66,14 @@ def run(case: Case, source: str, seed: int, folder: Path) -> dict:
 
 def rates(source: str, folder: Path) -> dict:
     """Images a second over a whole epoch: of the run in a folder, the median of its epochs, and of PyTorch's first."""
-    config = json.loads((folder / "config.json").read_text())
-    images = config["batch_size"] * config["epoch_steps"]
-    with open(folder / "metrics.csv", newline="") as file:
-        rows = csv.DictReader(file)
-        seconds = [float(row["seconds"]) for row in rows if int(row["step"]) % config["epoch_steps"] == 0]
+    kept = RunFolder(folder)
+    setup = Setup.from_json(kept.read_config())
+    images = setup.plan.batch_size * setup.plan.epoch_steps
+    seconds = [row["seconds"] for row in kept.read_metrics() if row["step"] % setup.plan.epoch_steps == 0]
     if not seconds:
         sys.exit("the run was shorter than an epoch: its rate cannot be compared")
-    peer = pellucid.fit(Network.from_json(config["network"]), source, epochs=1, batch_size=config["batch_size"],
-                        seed=config["seed"], out=False, engine="torch", device="cpu", precision="float32")
+    peer = pellucid.fit(setup.network, source, epochs=1, batch_size=setup.plan.batch_size, seed=setup.seed, out=False,
+                        engine="torch", device="cpu", precision="float32")
     return {"pellucid": images / statistics.median(seconds), "pytorch": images / peer.history[0]["seconds"]}
 
 

@@ -10,7 +10,7 @@ from .filters import filter_view
 LEAST = 32  # channels and filters below which the transforms cost more than they save, and small integers stay exact
 ERROR = 5e-5  # of a result at most, as a share of the layer's largest
 TILES = 48  # of a chunk of the map, which fill registers 6 or 8 at a time: their transforms stay in the caches
-ADDED_TILES = 72  # of a chunk that the gradient to the filters adds at a time: 40 to 264 take as long, within noise
+ADDED_TILES = 72  # of a chunk that the gradient to the filters adds at a time; 56 to 200 take as long, within noise
 
 
 def fits(size, stride, dilation, taps) -> bool:
