@@ -181,7 +181,7 @@ class TestTrain:
         assert done.returncode == 0, done.stderr
         assert re.search(r"test accuracy +\d+\.\d\d% \(\d+ of 30 images", done.stdout)
         assert re.search(r"^run folder +runs/shapes-lenet-1$", done.stdout, re.M)
-        assert re.search(r"^epoch 1/4  loss [\d.]+  validation [\d.]+% \(best\)  [\d,]+ images/s", done.stderr, re.M)
+        assert re.search(r"^epoch 1/4  loss [\d.]+  validation [\d.]+% \(kept\)  [\d,]+ images/s", done.stderr, re.M)
         assert re.search(r"^epoch 4/4 ", done.stderr, re.M)
         following = re.search(r"pellucid (evaluate \S+ \S+)", done.stdout)[1].split()
         again = pellucid(*following, "--json", cwd=tmp_path)

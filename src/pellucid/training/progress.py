@@ -21,7 +21,7 @@ class Progress:
     """Where a run stands after a step; `row` is the epoch's line of metrics.csv when the step was its last.
 
     `loss` is the mean of the training loss over the epoch so far, `images_per_second` and `seconds_left` are measured
-    over this session of the run. `best` is true when the epoch gave the best validation so far.
+    over this session of the run. `best` is true when the epoch's weights are now the ones that are kept.
     """
 
     epoch: int
@@ -149,7 +149,7 @@ def line(p: Progress) -> str:
     """One plain line: `epoch 12/40  loss 0.2134  validation 98.3%  21,000 images/s  1.9 s left`."""
     parts = [f"epoch {p.epoch}/{p.epochs}", f"loss {p.loss:.4f}"]
     if p.row is not None:
-        parts.append(f"validation {percent(p.row['validation_accuracy'])}{' (best)' if p.best else ''}")
+        parts.append(f"validation {percent(p.row['validation_accuracy'])}{' (kept)' if p.best else ''}")
     parts.append(f"{p.images_per_second:,.0f} images/s")
     parts.append(f"{spoken(p.seconds_left)} left")
     return "  ".join(parts)

@@ -16,7 +16,7 @@ from .. import data as datasets
 from ..calibration import Calibration
 from ..model import Model, load
 from ..schedules import InTurn
-from . import augment, engines
+from . import augment, choice, engines
 from . import plan as planning
 from .average import Average
 from .batches import batches
@@ -36,7 +36,7 @@ SAVE_WITHIN = 60.0  # seconds between saves within an epoch
 class Run:
     """What `fit` gives back.
 
-    `model` holds the best weights by validation (accuracy, then loss) and `best` is the row of their epoch;
+    `model` holds the best weights by validation (see `choice`) and `best` is the row of their epoch;
     `history` has a row an epoch, as metrics.csv. `test` is the best weights' evaluation on the test images, made once,
     when training is complete: None for a run that was interrupted. `stopped` says that validation had stalled before
     the last epoch. `folder` is None where nothing was written. `parts` are the data as they were split, `evaluation`
@@ -302,10 +302,11 @@ class Trainer:
         self.kept.record = {**self.kept.record, **setup.record()}
 
     def _waits_since(self) -> int:
-        """The epoch since which a better validation is waited for: the best one, or where epochs were added."""
+        """The epoch since which a better validation is waited for: the highest one, or where epochs were added."""
         lr = self.setup.optimizer.lr
         added = lr.last_begins // self.plan.epoch_steps if isinstance(lr, InTurn) else 0
-        return max(self.state.best["epoch"] if self.state.best else 0, added)
+        highest = choice.highest(self.state.rows)
+        return max(highest["epoch"] if highest else 0, added)
 
     def _validate(self, epoch: int, train_loss: float, speed: float) -> dict:
         result = evaluation.evaluate_part(self.model, self.parts, "validation")
@@ -316,9 +317,10 @@ class Trainer:
         }
 
     def _judge(self, row: dict) -> bool:
-        """Keep the weights if they are the best so far. Outputs that are not finite never are."""
-        best = self.state.best
-        if not math.isfinite(row["validation_loss"]) or best is not None and _merit(row) <= _merit(best):
+        """Keep the weights if they are the best so far, and say whether they are."""
+        # The best may have no row any more, where the short epoch that it ended went on in a longer run.
+        before = [*self.state.rows, self.state.best] if self.state.best else self.state.rows
+        if not choice.is_kept(row, before, len(self.parts.validation)):
             return False
         self.state.best = dict(row)
         self._keep(row)
@@ -392,7 +394,3 @@ class Trainer:
 def _model(setup: Setup) -> Model:
     return Model(setup.network, seed=setup.seed, preprocessing=setup.preprocessing, classes=setup.classes,
                  tta=setup.tta)
-
-
-def _merit(row: dict) -> tuple[float, float]:
-    return row["validation_accuracy"], -row["validation_loss"]
