@@ -1,7 +1,7 @@
 """Training, validation and test images: stratified, seeded, never overlapping, no image and its copy on two sides.
 
 The test set is the data set's own where it has one, else a quarter held out; validation is the source's own where it
-sets images aside, else a tenth of what remains, at most 2,000 or 20 a class: more tells hardly more of a model, and
+sets images aside, else a tenth of what remains, at most 1,000 or 20 a class: more tells hardly more of a model, and
 training has better use for them. Of what is held out here, every class is in every part. Images that
 must stay together (the data set's `groups`, or else copies of one another) count as one; the shares are shares of
 these. A training image that must stay together with one of the source's own test or validation is in no part.
@@ -18,7 +18,7 @@ from . import duplicates
 from .dataset import DataError, Dataset
 
 TEST_FRACTION, VALIDATION_FRACTION = 0.25, 0.1
-MOST_VALIDATION, MOST_OF_CLASS = 2000, 20  # the larger of the two counts
+MOST_VALIDATION, MOST_OF_CLASS = 1000, 20  # the larger of the two counts
 
 
 class Rows:
