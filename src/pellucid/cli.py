@@ -87,7 +87,7 @@ def train(
         "--balance/--no-balance", help="Let rare classes weigh more, or not; else where classes are uneven.",
         show_default=False)] = None,
     patience: Annotated[int | None, typer.Option(
-        min=0, metavar="N", help="Stop after N epochs without a better validation; 0 for never.")] = None,
+        min=0, metavar="N", help="Stop after N epochs without a higher validation accuracy; 0 for never.")] = None,
     engine: Engine = None,
     device: Device = None,
     precision: Annotated[str | None, typer.Option(

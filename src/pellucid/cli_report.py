@@ -17,7 +17,7 @@ from .texts import printable
 if TYPE_CHECKING:
     from .evaluation import Evaluation
     from .model import Model
-    from .training.fit import Run
+    from .training.result import Run
 
 RESERVE = 1.5  # seconds that writing a report may take of the time that training is given
 

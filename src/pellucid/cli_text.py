@@ -13,7 +13,7 @@ from .training.progress import percent
 
 if TYPE_CHECKING:
     from .network import Network
-    from .training.fit import Run
+    from .training.result import Run
     from .training.setup import Setup
 
 
@@ -36,12 +36,14 @@ def finished(run: Run, report: Path | None) -> str:
     model, data = quoted(run.folder / "best.safetensors"), quoted(run.setup.source or run.setup.data)
     shape = run.setup.network.input_shape
     written = f"report         {printable(str(report))}\n" if report else ""
+    most = run.higher
     pictures = len(shape) == 3 and shape[2] in (1, 3)  # else no picture file holds such an image
     return (
         f"test accuracy  {percent(run.test_accuracy)} ({run.test['correct']:,} of {run.test['count']:,} images that "
         "training never saw)\n"
         f"validation     {percent(run.best['validation_accuracy'])} in epoch {run.best['epoch']} of {run.epochs}"
-        + (f"; stopped there, for {number(run.setup.patience, 'epoch')} brought nothing better" if run.stopped else "")
+        + (f"; {percent(most['validation_accuracy'])} in epoch {most['epoch']} may be chance" if most else "")
+        + (f"; stopped, for {number(run.setup.patience, 'epoch')} brought nothing higher" if run.stopped else "")
         + "\n"
         f"time           {spoken(run.seconds)}\n"
         f"run folder     {printable(str(run.folder))}\n{written}\n"

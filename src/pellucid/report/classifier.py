@@ -24,7 +24,7 @@ from .shell import Section, page, render, section
 from .why import explained
 
 if TYPE_CHECKING:
-    from ..training.fit import Run
+    from ..training.result import Run
 
 ADVICE = 5  # weak points shown
 SEEN, LEAST_SEEN, BUDGET = 2000, 100, 1e11  # training images asked about, and multiply-adds that it may take
@@ -152,11 +152,14 @@ def _training(run: Run, seen: Evaluation | None) -> Section:
             draw.curves([("validation", epochs, columns["validation_accuracy"])], x_label="epoch", y_label="accuracy",
                         title="Accuracy", percent=True),
         ]
-    ended = f" It ended there, for {number(run.setup.patience, 'epoch')} brought nothing better." if run.stopped else ""
+    ended = f" It ended there, for {number(run.setup.patience, 'epoch')} brought nothing higher." if run.stopped else ""
     lead = (f"{number(run.steps, 'step')} of {number(run.setup.plan.batch_size, 'image')}, which is {_epochs(run)}, in "
             f"{spoken(run.seconds)}.{ended} The weights of epoch "
             f"{run.best['epoch']} are kept: {percent(run.best['validation_accuracy'])} of the validation images are "
             "right with them.")
+    if run.higher:
+        lead += (f" After epoch {run.higher['epoch']} {percent(run.higher['validation_accuracy'])} were, a lead that "
+                 "may be chance.")
     if seen is not None:
         which = "" if seen.count == len(run.parts.train) else f"{seen.count:,} of "
         lead += f" Of {which}the images that it was trained on, as they are, {percent(seen.accuracy)} are right."

@@ -18,7 +18,7 @@ from ..texts import clipped, quoted
 from .shell import Section, section
 
 if TYPE_CHECKING:
-    from ..training.fit import Run
+    from ..training.result import Run
 
 MOST = 200  # characters of a setting
 # Of what a run was started with, what is said by its own names.

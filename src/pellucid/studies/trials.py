@@ -15,8 +15,9 @@ from ..training import plan as planning
 from ..training.augment import Augmentation
 from ..training.measuring import measure
 from ..training.progress import Progress
+from ..training.result import Run
 from ..training.setup import Setup, digest, facts, prepare
-from ..training.trainer import Run, Trainer
+from ..training.trainer import Trainer
 
 MEASURE, MEASURE_SHARE = 0.3, 0.02  # seconds that a network is timed, and at most that share of what there is
 FEWEST = 2  # seeds that are trained with, whatever the time, if so many are asked for

@@ -1,8 +1,8 @@
 """Which epoch's weights are kept: the latest that no other beats by more than chance.
 
 Of epochs that the validation images cannot tell apart, the highest is so by luck, and the more epochs the more of it;
-the latest was trained at the lowest rate. (After the rule of one standard error: Breiman et al., "Classification and
-regression trees", 1984, section 3.4.3, where the simplest of such models is taken.)
+the latest was trained longest, and as a rule at the lowest rate. (After the rule of one standard error: Breiman et al.,
+"Classification and regression trees", 1984, section 3.4.3, where the simplest of such models is taken.)
 """
 
 from __future__ import annotations
@@ -14,18 +14,35 @@ from collections.abc import Iterable
 def highest(rows: Iterable[dict]) -> dict | None:
     """Of the rows of epochs, as metrics.csv has them, that of the highest validation accuracy, then of the lowest loss,
     the first of equal ones. Rows without a finite loss do not count; None where there are no others."""
-    return max(filter(_is_finite, rows), key=lambda r: (r["validation_accuracy"], -r["validation_loss"]), default=None)
+    return max(filter(_is_finite, rows), key=_merit, default=None)
 
 
-def is_kept(row: dict, before: Iterable[dict], images: int) -> bool:
-    """Whether the weights of an epoch replace those of epochs `before`: unless the highest accuracy of these, by so
-    many validation images, is above its own by more than the standard error of the difference of two proportions (as
-    of independent ones, so not too small). Never without a finite loss."""
+def is_kept(row: dict, kept: dict | None, before: Iterable[dict], images: int) -> bool:
+    """Whether the weights of an epoch replace those of `kept`, one of the epochs `before`, if there is one. Accuracies
+    are shares of so many validation images.
+
+    They do where the epoch is the highest, and where the highest is not above it by more than a standard error, unless
+    its learning rate was above that of `kept`: such weights still move. Never without a finite loss.
+    """
+    if not _is_finite(row):
+        return False
     best = highest(before)
-    if best is None or not _is_finite(row):
-        return _is_finite(row)
-    p, q = best["validation_accuracy"], row["validation_accuracy"]
-    return p - q <= math.sqrt((p * (1 - p) + q * (1 - q)) / images)
+    if kept is None or _merit(row) > _merit(best):
+        return True
+    return row["lr"] <= kept["lr"] and not _above(best["validation_accuracy"], row["validation_accuracy"], images)
+
+
+def _above(p: float, q: float, images: int) -> bool:
+    """Whether p - q is more than its standard error, by shares of one right and one wrong answer more, so that a share
+    of 1 is not taken for certain (Agresti and Caffo, "Simple and effective confidence intervals for proportions and
+    differences of proportions result from adding two successes and two failures", 2000). Answers to the same images
+    are alike, so that the true error is smaller."""
+    p, q = ((share * images + 1) / (images + 2) for share in (p, q))
+    return p - q > math.sqrt((p * (1 - p) + q * (1 - q)) / (images + 2))
+
+
+def _merit(row: dict) -> tuple[float, float]:
+    return row["validation_accuracy"], -row["validation_loss"]
 
 
 def _is_finite(row: dict) -> bool:

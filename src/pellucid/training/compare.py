@@ -20,7 +20,7 @@ from .fit import fit
 from .gradients import Gradient
 from .plan import duration, whole
 from .progress import Progress
-from .trainer import Run
+from .result import Run
 
 
 @dataclass(frozen=True)

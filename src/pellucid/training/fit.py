@@ -23,10 +23,11 @@ from . import engines, finetune, recipes, restart
 from . import plan as planning
 from .measuring import measure
 from .progress import Progress
+from .result import Run
 from .run import RunFolder
 from .setup import Setup, check_same, facts, peak, prepare
 from .timekeeper import Timekeeper
-from .trainer import Run, Trainer
+from .trainer import Trainer
 
 __all__ = ["Run", "fit"]
 
@@ -95,8 +96,8 @@ def fit(
         default they are.
     tta: whether the model answers with the mean over an image and its mirror image (test-time augmentation); None for
         where training images are mirrored.
-    patience: epochs without a better validation after which training stops; None for half of them (at least 10), 0
-        for never.
+    patience: epochs without a higher validation accuracy after which training stops; None for half of them (at least
+        10), 0 for never.
     resume: continue the run in `out` from its last step, under the settings it was started with: the weights end as
         if it had never stopped, to the bit with the compiled kernels. Only `data` may be given again, and must be
         where it came from arrays; and `epochs`, as "+5", adds epochs to a run, with a schedule of their own.

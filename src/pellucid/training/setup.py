@@ -33,7 +33,7 @@ class Setup:
     `optimizer` holds the schedule of the learning rate; `shift`, `mirror` and `cutout` are those of `Augmentation`.
     `averaging` is the number of steps that the weights are averaged over, 0 for none (see `average`); `tta` is that of
     the model; `class_weights` multiply the losses of a class's images; `patience` is how many epochs may pass without
-    a better validation before training stops, 0 for any. `init` is the model whose weights training began from; its
+    a higher validation before training stops, 0 for any. `init` is the model whose weights training began from; its
     layers, all but those named in `fresh`, learn at `slow` times the rate; biases of batch normalisations at `biases`
     times it. `notes` say in words what was chosen and why. `split` says how many images each part has, and
     `split_digest` which. `data` is the data set's name and `source` what loads it again from anywhere, None for arrays.

@@ -6,7 +6,7 @@ import contextlib
 import math
 import time as clock
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +23,7 @@ from .batches import batches
 from .interrupt import Interruption
 from .progress import Progress
 from .recipes import initialise
+from .result import Run
 from .run import RunFolder, State
 from .setup import Setup
 from .step import Diverged
@@ -30,59 +31,6 @@ from .timekeeper import Timekeeper
 
 SAVE_EVERY = 1.0  # seconds between saves where epochs are shorter than that
 SAVE_WITHIN = 60.0  # seconds between saves within an epoch
-
-
-@dataclass
-class Run:
-    """What `fit` gives back.
-
-    `model` holds the best weights by validation (see `choice`) and `best` is the row of their epoch;
-    `history` has a row an epoch, as metrics.csv. `test` is the best weights' evaluation on the test images, made once,
-    when training is complete: None for a run that was interrupted. `stopped` says that validation had stalled before
-    the last epoch. `folder` is None where nothing was written. `parts` are the data as they were split, `evaluation`
-    is that of which `test` keeps the figures, None where it was made before the run was resumed; `config` is what
-    config.json holds.
-    """
-
-    model: Model
-    folder: Path | None
-    setup: Setup
-    history: list[dict]
-    best: dict
-    test: dict | None
-    epochs: int
-    steps: int
-    seconds: float
-    interrupted: bool
-    stopped: bool
-    parts: datasets.Split
-    evaluation: evaluation.Evaluation | None
-    config: dict
-
-    @property
-    def test_accuracy(self) -> float | None:
-        """Share of the test images that the best weights recognise."""
-        return self.test["accuracy"] if self.test else None
-
-    def to_json(self) -> dict:
-        """The result in plain numbers and texts."""
-        folder = RunFolder(self.folder) if self.folder else None
-        return {
-            "run": str(folder.path) if folder else None,
-            "model": str(folder.best) if folder else None,
-            "interrupted": self.interrupted,
-            "stopped_early": self.stopped,
-            "test_accuracy": self.test_accuracy,
-            "test": self.test,
-            "validation_accuracy": self.best["validation_accuracy"],
-            "validation_loss": self.best["validation_loss"],
-            "best_epoch": self.best["epoch"],
-            "epochs": self.epochs,
-            "steps": self.steps,
-            "seconds": self.seconds,
-            **{name: getattr(self.setup, name) for name in ("data", "split", "network_name", "seed")},
-            "parameters": self.setup.network.parameter_count,
-        }
 
 
 class Trainer:
@@ -302,7 +250,7 @@ class Trainer:
         self.kept.record = {**self.kept.record, **setup.record()}
 
     def _waits_since(self) -> int:
-        """The epoch since which a better validation is waited for: the highest one, or where epochs were added."""
+        """The epoch since which a higher validation is waited for: the highest so far, or where epochs were added."""
         lr = self.setup.optimizer.lr
         added = lr.last_begins // self.plan.epoch_steps if isinstance(lr, InTurn) else 0
         highest = choice.highest(self.state.rows)
@@ -318,9 +266,10 @@ class Trainer:
 
     def _judge(self, row: dict) -> bool:
         """Keep the weights if they are the best so far, and say whether they are."""
-        # The best may have no row any more, where the short epoch that it ended went on in a longer run.
-        before = [*self.state.rows, self.state.best] if self.state.best else self.state.rows
-        if not choice.is_kept(row, before, len(self.parts.validation)):
+        kept = self.state.best
+        # It may have no row any more, where the short epoch that it ended goes on in a longer run.
+        before = [*self.state.rows, kept] if kept else self.state.rows
+        if not choice.is_kept(row, kept, before, len(self.parts.validation)):
             return False
         self.state.best = dict(row)
         self._keep(row)
