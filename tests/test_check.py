@@ -262,6 +262,17 @@ def test_brief():
                          "train/60.png = train/61.png, ...; pellucid data check DATA shows all")
 
 
+def test_brief_names_classes_of_few_images_and_parts_that_do_not_fit():
+    images = photos(215, (8, 8, 1))
+    data = Dataset("d", images[:205], np.repeat(np.arange(3, dtype=np.int32), (100, 90, 15)), ["x", "y", "z"],
+                   test_images=images[205:], test_labels=np.repeat(np.arange(2, dtype=np.int32), 5))
+    assert brief(data, split(data)) == [
+        "1 class without a test image: z", "1 class of fewer than 20 images: z (15 images)"]
+    many = Dataset("d", images[:60], np.arange(60, dtype=np.int32) % 12, [f"c{i}" for i in range(12)])
+    assert brief(many, split(many)) == ["12 classes of fewer than 20 images: "
+                                        + ", ".join(f"c{i} (5 images)" for i in range(10)) + ", ..."]
+
+
 def test_brief_leaves_imbalance_to_those_who_weigh_classes():
     images = photos(230, (8, 8, 1))
     data = Dataset("d", images, np.repeat(np.arange(2, dtype=np.int32), (210, 20)), ["x", "y"])

@@ -16,7 +16,7 @@ SERIOUS, WARNING, NOTE = "serious", "warning", "note"
 SEVERITIES = (SERIOUS, WARNING, NOTE)
 TINY = 20  # images in a class below which little can be learned, and less be measured
 IMBALANCE = 10  # times as many training images as the rarest class has
-NAMES, PAIRS = 10, 2  # files, and pairs of copies, that `brief` mentions; the rest are counted
+NAMES, PAIRS = 10, 2  # files or classes, and pairs of copies, that `brief` mentions; the rest are counted
 
 TRAIN, VALIDATION, TEST = range(3)
 PARTS = ("training", "validation", "test")
@@ -86,7 +86,8 @@ def check(dataset: Dataset, progress: Progress | None = None) -> Report:
 def brief(dataset: Dataset, parts: Split) -> list[str]:
     """What is worth a line before training begins on a split data set: nothing where all is well.
 
-    Its notes, files left out, copies dropped or kept together. Names are as they are in the file system.
+    Its notes, files left out, copies dropped or kept together, classes of few images, parts that do not fit each
+    other. Names are as they are in the file system. That classes are uneven is for those to say who weigh them.
     """
     lines = list(dataset.notes)
     if count := len(dataset.left_out):
@@ -107,6 +108,12 @@ def brief(dataset: Dataset, parts: Split) -> list[str]:
         count, pairs = len(found), [" = ".join(pair) for pair in found[:PAIRS]]
         lines.append(f"{_count(count, 'image')} stand{'s' * (count == 1)} in two classes as copies: {', '.join(pairs)}"
                      + ", ..." * (count > PAIRS) + "; pellucid data check DATA shows all")
+    labelled = _Labelled(dataset)
+    for finding in (*_parts(labelled), *_classes(labelled)):
+        if finding.kind != "imbalance":
+            named = [name + f" ({item.note})" * bool(item.note) for item in finding.items for name in item.names]
+            more = ", ..." * (len(named) > NAMES)
+            lines.append(f"{finding.text}: {', '.join(named[:NAMES])}{more}" if named else finding.text)
     return lines
 
 
