@@ -6,7 +6,8 @@ DATA is what `pellucid train` takes, in colour or grey; it should bring its own 
 layer is trained from random filters; without Muon all parameters move by SGD with Nesterov momentum under one cycle, at
 the rate that `pellucid.fit` gives it; without a small head the last layer begins as large as others, and all that is no
 filter has one rate; without mirroring neither training images nor answers are mirrored; without test-time augmentation
-the same model answers from the image alone. Beside each mean accuracy stands the difference.
+the same model answers from the image alone; without alternation images are mirrored at random. Beside each mean
+accuracy stands the difference.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 from dataclasses import replace
+from unittest import mock
 
 import numpy as np
 from machine import described, record_header, teller
@@ -21,10 +23,10 @@ from machine import described, record_header, teller
 import pellucid
 from pellucid import data, evaluation, optim
 from pellucid.network import Network, Node
-from pellucid.training import plan, recipes
+from pellucid.training import augment, plan, recipes
 
 PARTS = ("everything", "without test-time augmentation", "without whitening", "without Muon", "without a small head",
-         "without mirroring")
+         "without mirroring", "without alternation", "without label smoothing", "without averaged weights")
 
 
 def accuracies(dataset: data.Dataset, width: int, epochs: int, seed: int) -> dict[str, float]:
@@ -50,7 +52,26 @@ def accuracies(dataset: data.Dataset, width: int, epochs: int, seed: int) -> dic
     found["without Muon"] = accuracy(run(network, optimizer=recipes.optimizer(network, made, new=False)))
     found["without a small head"] = accuracy(run(network, optimizer=optim.Muon(recipes.optimizer(network, made).lr)))
     found["without mirroring"] = accuracy(run(network, mirror=False))
+    with mock.patch.object(augment.Augmentation, "of_epoch", mirrored_at_random(augment.Augmentation.of_epoch)):
+        found["without alternation"] = accuracy(run(network))
+    found["without label smoothing"] = accuracy(run(network, label_smoothing=0.0))
+    found["without averaged weights"] = accuracy(run(network, averaging=False))
     return found
+
+
+def mirrored_at_random(of_epoch):
+    """`Augmentation.of_epoch` with half of the images, drawn anew each epoch, mirrored once more."""
+    def changed(self, seed: int, epoch: int, count: int):
+        change = of_epoch(self, seed, epoch, count)
+        again = np.random.default_rng((seed, epoch, 99)).integers(0, 2, count) == 1
+
+        def mirrored(images: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+            images = change(images, chosen)
+            return np.where(again[chosen, None, None, None], images[:, :, ::-1], images)
+
+        return mirrored
+
+    return changed
 
 
 def main() -> None:
