@@ -18,16 +18,17 @@ def highest(rows: Iterable[dict]) -> dict | None:
 
 
 def is_kept(row: dict, kept: dict | None, before: Iterable[dict], images: int) -> bool:
-    """Whether the weights of an epoch replace those of `kept`, one of the epochs `before`, if there is one. Accuracies
-    are shares of so many validation images.
+    """Whether the weights of an epoch replace those that are `kept`, if there are any, after the epochs `before`.
+    Accuracies are shares of so many validation images. `kept` may have no row in `before` any more, where the short
+    epoch that it ended goes on in a longer run.
 
     They do where the epoch is the highest, and where the highest is not above it by more than a standard error, unless
     its learning rate was above that of `kept`: such weights still move. Never without a finite loss.
     """
-    if not _is_finite(row):
-        return False
-    best = highest(before)
-    if kept is None or _merit(row) > _merit(best):
+    if kept is None or not _is_finite(row):
+        return _is_finite(row)
+    best = highest([*before, kept])
+    if _merit(row) > _merit(best):
         return True
     return row["lr"] <= kept["lr"] and not _above(best["validation_accuracy"], row["validation_accuracy"], images)
 

@@ -266,10 +266,7 @@ class Trainer:
 
     def _judge(self, row: dict) -> bool:
         """Keep the weights if they are the best so far, and say whether they are."""
-        kept = self.state.best
-        # It may have no row any more, where the short epoch that it ended goes on in a longer run.
-        before = [*self.state.rows, kept] if kept else self.state.rows
-        if not choice.is_kept(row, kept, before, len(self.parts.validation)):
+        if not choice.is_kept(row, self.state.best, self.state.rows, len(self.parts.validation)):
             return False
         self.state.best = dict(row)
         self._keep(row)
