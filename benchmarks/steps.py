@@ -21,9 +21,10 @@ def data(name: str, batch: int) -> tuple[np.ndarray, np.ndarray]:
     return images, rng.integers(0, network.output_shape[0], batch)
 
 
-def our_step(name: str, batch: int) -> pellucid.TrainStep:
+def our_step(name: str, batch: int, precision: str = "float32") -> pellucid.TrainStep:
     """Called with images and labels it makes a step and returns the loss before it."""
-    return pellucid.TrainStep(pellucid.Model(pellucid.zoo.build(name), seed=0), batch, pellucid.optim.SGD(**SGD))
+    return pellucid.TrainStep(pellucid.Model(pellucid.zoo.build(name), seed=0), batch, pellucid.optim.SGD(**SGD),
+                              precision=precision)
 
 
 def torch_step(net: torch.nn.Module, images: np.ndarray, labels: np.ndarray, layout: torch.memory_format,

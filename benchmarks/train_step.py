@@ -1,13 +1,15 @@
 """A training step of the zoo's small networks against PyTorch: time, memory, and how near it comes to the machine.
 
-    python benchmarks/train_step.py [NETWORK ...] [--batch N] [--rounds 15] [--threads N] [--calls] [--json]
+    python benchmarks/train_step.py [NETWORK ...] [--precision float32] [--batch N] [--rounds 15] [--threads N]
+                                    [--calls] [--json]
 
 Networks: `lenet` (28x28 grey, batch 128), `cifar_vgg`, `cifar_resnet18` and `convnet` (32x32 colour, batches 128, 64
 and 512); all four unless named. A step is forward, softmax cross-entropy, backward and SGD with Nesterov momentum, in
-float32.
+float32, or with `--precision int16` as `pellucid train` computes.
 Peers: PyTorch in its default layout, in channels_last, and both again compiled (torch.compile), with as many threads
-and with our initial weights: each must find our first loss, to 1e-3 of it, before it is timed. The compiled modes need
-a C++ compiler; without one they are left out, and standard error says so. Ends with status 1 where PyTorch is faster.
+and with our initial weights: each must find our first loss, to 1e-3 of it (int16: 1e-2), before it is timed. The
+compiled modes need a C++ compiler; without one they are left out, and standard error says so. Ends with status 1 where
+PyTorch is faster.
 
 Memory is measured from outside: how much the largest resident size of a fresh process grows in a few steps, parameters
 included, for us and for PyTorch in the better of its two layouts (`step_memory.py`; Linux only). Beside it stands what
@@ -44,7 +46,7 @@ from pellucid.network import Network
 
 ALONG = ("ReLU", "Add", "Flatten", "Dropout", "pairs")  # what can be computed as its input is made; pairs: 2x2 maxima
 LEAST = 0.2  # seconds of steps, one after another as in training, that make one timed run
-TOLERANCE = 1e-3  # of the loss
+TOLERANCE = {"float32": 1e-3, "int16": 1e-2}  # of the loss
 
 
 def least_bytes(network: Network, batch: int) -> int:
@@ -66,7 +68,7 @@ def step_flops(network: Network, batch: int) -> int:
     return 2 * batch * (sum(m * passes for m, passes in macs) - macs[0][0])
 
 
-def peers(name: str, ours: pellucid.TrainStep, images, labels) -> dict:
+def peers(name: str, ours: pellucid.TrainStep, tolerance: float, images, labels) -> dict:
     """PyTorch's modes, each having made its first step from our weights."""
     steps = {f"{mode}{', compiled' if compiled else ''}":
              torch_step(torch_network(name, ours.model), images, labels, layout, compiled)
@@ -81,7 +83,7 @@ def peers(name: str, ours: pellucid.TrainStep, images, labels) -> dict:
             say(f"{mode}: left out ({type(e).__name__}); apt-get install g++")
             del steps[mode]
             continue
-        if not abs(loss - expected) <= TOLERANCE * abs(expected):
+        if not abs(loss - expected) <= tolerance * abs(expected):
             sys.exit(f"train_step: {name}: the first loss of {mode} is {loss}, ours {expected}")
     return steps
 
@@ -96,17 +98,17 @@ def memory(name: str, batch: int, threads: int) -> dict[str, float]:
             for rival in ("pellucid", *MODES)}
 
 
-def measure(name: str, batch: int, rounds: int, threads: int) -> dict:
+def measure(name: str, batch: int, precision: str, rounds: int, threads: int) -> dict:
     """All figures of one network, but for those that need the machine's ceilings."""
     images, labels = data(name, batch)
-    ours = our_step(name, batch)
-    rivals = {**peers(name, ours, images, labels), "pellucid": lambda: ours(images, labels)}
+    ours = our_step(name, batch, precision)
+    rivals = {**peers(name, ours, TOLERANCE[precision], images, labels), "pellucid": lambda: ours(images, labels)}
     times = medians(interleaved(rivals, rounds, least=LEAST))
     torch._dynamo.reset()  # else it gives up compiling after a few networks
     peer, ratio = best_peer(times)
     network = ours.model.network
-    return {"network": name, "batch": batch, "seconds": times, "best_peer": peer, "ratio": round(ratio, 2),
-            "flops": step_flops(network, batch), "least_bytes": least_bytes(network, batch),
+    return {"network": name, "batch": batch, "precision": precision, "seconds": times, "best_peer": peer,
+            "ratio": round(ratio, 2), "flops": step_flops(network, batch), "least_bytes": least_bytes(network, batch),
             "counted_mb": round((ours.memory() + ours.model.buffer.flat.nbytes) / 1e6, 1),
             "memory_mb": memory(name, batch, threads)}
 
@@ -127,9 +129,9 @@ def finished(found: dict, peak: float, copying: float) -> dict:
     return found
 
 
-def calls(name: str, batch: int, rounds: int) -> list[str]:
+def calls(name: str, batch: int, precision: str, rounds: int) -> list[str]:
     """Lines that say where our own step spends its time: kernels, how often each is called, and the medians' sum."""
-    step = our_step(name, batch)
+    step = our_step(name, batch, precision)
     step(*data(name, batch))
     seconds = [[] for _ in step._plan._calls]
     for _ in range(rounds):
@@ -146,7 +148,7 @@ def calls(name: str, batch: int, rounds: int) -> list[str]:
 
 
 def table(found: dict) -> list[str]:
-    lines = [f"{found['network']}, batch {found['batch']}"]
+    lines = [f"{found['network']}, batch {found['batch']}, {found['precision']}"]
     for rival, ms in sorted(found["milliseconds"].items(), key=lambda item: item[1]):
         lines.append(f"  {rival:34}{ms:10.2f} ms{1e3 * found['batch'] / ms:10.0f} images/s")
     lines.append(f"  {found['ratio']:.2f} times {found['best_peer']}; {found['gflops']:.0f} GFLOP/s, "
@@ -162,6 +164,7 @@ def table(found: dict) -> list[str]:
 def main() -> None:
     parser = arguments(__doc__, rounds=15)
     parser.add_argument("networks", nargs="*", metavar="NETWORK", help=f"of {', '.join(BATCHES)} (default all)")
+    parser.add_argument("--precision", choices=TOLERANCE, default="float32", help="of our products (default float32)")
     parser.add_argument("--batch", type=int, help="images in a step, in place of each network's own number")
     parser.add_argument("--calls", action="store_true", help="only where our own step spends its time")
     options = parser.parse_args()
@@ -171,7 +174,7 @@ def main() -> None:
     pellucid.set_threads(options.threads)
     if options.calls:
         for name in options.networks or BATCHES:
-            print("\n".join(calls(name, options.batch or BATCHES[name], options.rounds)))
+            print("\n".join(calls(name, options.batch or BATCHES[name], options.precision, options.rounds)))
         return
     peak, copying = peak_gflops(options.threads), copy_bandwidth(options.threads)
     record = {**record_header("train_step", ["torch"]), "rounds": options.rounds, "peak_gflops": round(peak, 1),
@@ -180,7 +183,8 @@ def main() -> None:
     tell(f"{described(record)}; peak {peak:.0f} GFLOP/s, copying {copying:.1f} GB/s, "
          f"medians of {options.rounds} rounds")
     for name in options.networks or BATCHES:
-        found = finished(measure(name, options.batch or BATCHES[name], options.rounds, options.threads), peak, copying)
+        found = finished(measure(name, options.batch or BATCHES[name], options.precision, options.rounds,
+                                 options.threads), peak, copying)
         record["networks"].append(found)
         tell("\n".join(table(found)))
     if options.json:

@@ -88,7 +88,7 @@ class TestHelp:
         (("train", "digits", "--lr", "nan"), "--lr must be"),
         (("train", "digits", "--lr", "0"), "--lr must be"),
         (("train", "digits", "--engine", "fast"), "native, torch"),
-        (("train", "digits", "--precision", "8"), "float32, bfloat16, float16"),
+        (("train", "digits", "--precision", "8"), "int16, float32, bfloat16, float16"),
         (("train", "--resume", ""), "--resume needs"),
         (("predict", "run"), "PATH"),
         (("evaluate", "run"), "DATA"),

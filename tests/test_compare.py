@@ -81,7 +81,8 @@ def test_gradients_are_those_of_a_training_step(compared, shapes):
     network, parts = run.setup.network, datasets.split(datasets.load(shapes), 0)
     model = Model(network, 0, preprocessing=run.setup.preprocessing)
     size = run.setup.plan.batch_size
-    step = TrainStep(model, size, optim.SGD(0.0), label_smoothing=0.1, class_weights=run.setup.class_weights)
+    step = TrainStep(model, size, optim.SGD(0.0), label_smoothing=0.1, class_weights=run.setup.class_weights,
+                         precision="int16")
     norms = []
     for i in range(min(4, len(parts.train) // size)):
         step(parts.train.images[i * size:(i + 1) * size], parts.train.labels[i * size:(i + 1) * size])

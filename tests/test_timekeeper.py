@@ -17,7 +17,7 @@ from pellucid.model import load
 from pellucid.schedules import Cosine, OneCycle, Paced, from_json
 from pellucid.training import timekeeper, trainer
 from pellucid.training.fit import fit
-from pellucid.training.plan import Pace, Plan
+from pellucid.training.plan import WHOLE, Pace, Plan
 from pellucid.training.run import RunFolder
 from pellucid.training.setup import Setup
 from pellucid.training.timekeeper import Timekeeper, steps_in_time
@@ -38,7 +38,7 @@ def test_no_more_steps_fit_into_the_time(epoch_steps, steps, step, seconds, each
     end = steps_in_time(plan, step, seconds, pace)
     assert end > step
     assert end == step + 1 or seconds_of(plan, step, end, pace) <= seconds
-    if plan.epochs < 10:
+    if plan.epochs < WHOLE:
         assert seconds_of(plan, step, end + 1, pace) > seconds
     elif end > step + 1:
         assert end % epoch_steps == 0 and seconds_of(plan, step, end + epoch_steps, pace) > seconds

@@ -283,8 +283,38 @@ def test_a_resumed_run_keeps_its_engine(data, tmp_path):
     chosen = engines.again(tmp_path / "a", None, None, None)
     assert (chosen.device.type, chosen.precision) == ("cpu", "float32")
     assert isinstance(engines.again(tmp_path / "a", "native", None, None), engines.Native)
+    for name, asked in ((None, "bfloat16"), ("torch", None), (None, "float32")):
+        chosen = engines.again(tmp_path / "a", name, None, asked)
+        assert (chosen.device.type, chosen.precision) == ("cpu", asked or "float32")
+    assert engines.again(tmp_path / "a", None, None, "int16") == engines.Native("int16")
     model = pellucid.load(tmp_path / "a" / "best.safetensors")
     assert model.record["engine"] == "torch"
+
+
+@pytest.mark.parametrize("name", [None, "native"])
+def test_a_resumed_run_keeps_its_precision(data, tmp_path, name):
+    fit(small(), data, epochs=1, out=tmp_path / "a", precision="float32")
+    assert engines.again(tmp_path / "a", name, None, None) == engines.Native("float32")
+    assert engines.again(tmp_path / "a", name, None, "int16") == engines.Native("int16")
+    fit(small(), data, epochs=1, out=tmp_path / "b")
+    assert engines.again(tmp_path / "b", name, None, None) == engines.Native("int16")
+    config = tmp_path / "b" / "config.json"
+    config.write_text(config.read_text().replace('"int16"', "null"))  # as runs were kept that knew no other
+    assert engines.again(tmp_path / "b", name, None, None) == engines.Native("float32")
+    config.write_text(config.read_text().replace('"precision": null', '"precision": "int7"'))
+    with pytest.raises(ValueError, match="config.json: no precision is called 'int7'"):
+        engines.again(tmp_path / "b", name, None, None)
+
+
+def test_int16_without_kernels_is_not_pytorchs(monkeypatch):
+    def none(*_):
+        raise loader.NoKernels("no kernels here")
+
+    monkeypatch.setattr(engines, "compiled", lambda: False)
+    monkeypatch.setattr(engines, "library", none)
+    with pytest.raises(loader.NoKernels):
+        engines.choose(None, None, "int16")
+    assert isinstance(engines.choose(None, None, "float32"), engines.Torch)
 
 
 def test_batches_made_ahead_are_the_same_batches(data):
@@ -333,6 +363,7 @@ def test_commands_answer_by_the_engine_that_is_asked_for(data, tmp_path, monkeyp
     (("wrong",), "native, torch"), (("native", "cpu"), "native engine .* device cpu"),
     (("native", None, "bfloat16"), "native engine .* precision bfloat16"), (("torch", "cpu", "float8"), "float32, bf"),
     (("torch", "tpu"), "cpu, cuda"), ((None, "cuda:99"), "no GPU number 99"),
+    (("torch", None, "int16"), "int16 is of the engine nat"), ((None, "cpu", "int16"), "int16 is of the engine nat"),
 ])
 def test_engines_that_are_not_there(arguments, text):
     with pytest.raises(ValueError, match=text) as e:

@@ -18,7 +18,7 @@ from pellucid.model import Model
 from pellucid.network import Network, Residual, Sequential
 
 # Of the largest value, for normal data: docs/engine.md states it. benchmarks/accuracy.py measures what it is.
-BOUND = 5e-5
+BOUND = 2e-5
 
 
 @contextmanager

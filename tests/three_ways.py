@@ -86,11 +86,12 @@ def by_definition(network: Network, parameters, x, dy, *, training=False, step=S
 # By the engine, in float32.
 
 
-def by_engine(network: Network, parameters, x, dy, *, training=False, step=STEP, taps=(), kernels=None) -> Results:
+def by_engine(network: Network, parameters, x, dy, *, training=False, step=STEP, taps=(), kernels=None,
+              precision="float32") -> Results:
     """The plan has run before, on NaN: nothing of that may be left. Spare lanes of gradients must be exact zeros."""
     buffer, gradient = (ParameterBuffer(network.parameters()) for _ in range(2))
     plan = Plan(network, buffer, len(x), gradient=gradient, training=training, taps=taps, input_gradient=True,
-                kernels=kernels)
+                kernels=kernels, precision=precision)
     plan.counter[0] = step
     for image, cotangent in ((np.full_like(x, np.nan), np.full_like(dy, np.nan)), (x, dy)):
         for name, value in parameters.items():
@@ -269,7 +270,7 @@ def compare(got: Results, expected: Results, same) -> None:
 
 
 def agree(network: Network, n: int, seed: int, *, exact: bool, training=False, tolerance=2e-5, taps=(),
-          kernels=None) -> Results:
+          kernels=None, precision="float32") -> Results:
     """Check that the three ways agree for `n` images: exactly on integers, or within `tolerance` on normal data.
 
     Returns the engine's results.
@@ -279,6 +280,6 @@ def agree(network: Network, n: int, seed: int, *, exact: bool, training=False, t
     x, dy = data(rng, n, *network.input_shape), data(rng, n, *network.output_shape)
     expected = by_definition(network, drawn, x, dy, training=training)
     compare(by_torch(network, drawn, x, dy, training=training), expected, exactly if exact else within(1e-10))
-    got = by_engine(network, drawn, x, dy, training=training, taps=taps, kernels=kernels)
+    got = by_engine(network, drawn, x, dy, training=training, taps=taps, kernels=kernels, precision=precision)
     compare(got, expected, exactly if exact else within(tolerance))
     return got

@@ -18,6 +18,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from . import zoo
 from .data.arrays import spread
+from .engine.library import library
 from .layers.base import Shape
 from .model import Model
 from .network import Network, brief, checked_shape
@@ -115,7 +116,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
         biases = bias_rate(network, chosen, plan)
         initialise(model, data.some(), biases)
         step = TrainStep(model, plan.batch_size, chosen, factors=bias_factors(network, biases),
-                         label_smoothing=smoothing, seed=seed)
+                         label_smoothing=smoothing, seed=seed, precision=library().precisions[0])
         history = self._train(step, data, plan)
         self.classes_, self.input_shape_, self.scaler_ = classes, shape, data.scaler
         self.model_, self.history_, self.n_iter_ = model, history, plan.epochs
@@ -317,7 +318,7 @@ def _standardised(X: np.ndarray, shape: Shape, scaler: StandardScaler) -> np.nda
 def _pace(data: _Training, network: Network, plan: Plan, smoothing: float) -> planning.Pace:
     """How fast training goes, measured on a model of which nothing is kept."""
     step = TrainStep(Model(network, data.seed), plan.batch_size, replace(optimizer(network, plan), lr=planning.STILL),
-                     label_smoothing=smoothing)
+                     label_smoothing=smoothing, precision=library().precisions[0])
     watch = planning.Stopwatch()
     for epoch in count(1):
         for images, labels in data.batches(plan, epoch):

@@ -40,12 +40,19 @@ class Builder:
     """Notes calls for one batch size.
 
     `gradient` is where the parameters' gradients go, None without a backward pass. `training` says how layers behave
-    (batch statistics, dropout).
+    (batch statistics, dropout), `precision` what Winograd's kernels multiply where there are gradients, one of
+    the library's.
     """
 
     def __init__(self, library: Library, batch: int, parameters: ParameterBuffer,
-                 gradient: ParameterBuffer | None = None, training: bool = False):
+                 gradient: ParameterBuffer | None = None, training: bool = False, precision: str = "float32"):
         self.library, self.batch, self.training = library, batch, training
+        if precision not in library.precisions:
+            known = " or ".join(library.precisions)
+            raise ValueError(f"precision must be {known} on this processor, got {precision!r}")
+        # Without gradients a normalisation may be folded into filters, whose largest value is then another.
+        self.integers = precision == "int16" and gradient is not None
+        self.largest_filters: dict[str, Scratch] = {}  # by node, where they are
         self._parameters, self._gradient = parameters, gradient
         self.gradients = gradient is not None
         self.threads = processors.threads()  # to cut work into tasks by; no result depends on it

@@ -173,6 +173,11 @@ class Library:
         """What the last failed call of this thread said."""
         return getattr(self._errors, "text", "the kernel failed and did not say why")
 
+    @property
+    def precisions(self) -> tuple[str, ...]:
+        """What the products of Winograd's kernels can be computed in, the fastest first."""
+        return (*["int16"] * ("winograd_int16" in self.names), "float32")
+
     def kernel(self, name: str) -> Kernel:
         """Raises KernelError when the build has no kernel of that name."""
         if name not in self._kernels:

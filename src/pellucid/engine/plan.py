@@ -29,17 +29,18 @@ class Plan:
     from the loss, if one is given (then `labels` are read and `losses` written), else from `cotangent`.
     `taps` names nodes, or "input", whose values `value` can read, and `gradient_taps` those whose gradients `gradient`
     can; `input_gradient` asks for the gradient to the images.
+    `precision` "int16" multiplies integers of 16 bits in 3x3 convolutions, with a backward pass.
     `prepared` is that of another plan of this network, parameters and mode: what one has prepared serves both.
     Raises ValueError for an unknown tap, one whose gradient cannot be told from another's, or a loss that does not fit
-    the output; KernelError without usable kernels.
+    the output, or a precision that the kernels do not have; KernelError without usable kernels.
     """
 
     def __init__(self, network: Network, parameters: ParameterBuffer, batch: int, *,
                  gradient: ParameterBuffer | None = None, training: bool = False, loss=None,
                  taps: Collection[str] = (), gradient_taps: Collection[str] = (), input_gradient: bool = False,
-                 kernels: Library | None = None, prepared: Prepared | None = None):
+                 kernels: Library | None = None, prepared: Prepared | None = None, precision: str = "float32"):
         self.network, self.batch, self.library = network, batch, kernels or library()
-        b = self._builder = Builder(self.library, batch, parameters, gradient, training)
+        b = self._builder = Builder(self.library, batch, parameters, gradient, training, precision)
         self._gradient_taps = {network.node(name).name for name in gradient_taps}
         self._taps = {name if name == INPUT else network.node(name).name for name in taps} | {network.output}
         self._taps |= self._gradient_taps  # what is fused with others has no gradient of its own

@@ -57,6 +57,7 @@ class Tensor:
     halo: list[list[int]] = field(default_factory=lambda: [[0, 0], [0, 0]])  # (before, after) for y, x
     shape: tuple[int, int, int] = ()  # (H, W, C)
     storage: Storage = None
+    largest: Scratch | None = None  # where the largest absolute value of each image is, once somebody has asked
 
     def __post_init__(self):
         self.shape = self.shape or as_image(self.logical)

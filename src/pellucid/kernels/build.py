@@ -30,7 +30,8 @@ from .. import processors
 from ..geometry import BLOCK, MOST_ROUTED, POINTS, TILES_TOGETHER, UPDATE
 
 HERE = Path(__file__).parent
-TOPICS = sorted(p.stem for p in HERE.glob("*.py") if p.stem not in ("__init__", "build", "machine", "pointwise"))
+NO_KERNELS = "__init__", "build", "machine", "pointwise", "transforms"  # files without any
+TOPICS = sorted(p.stem for p in HERE.glob("*.py") if p.stem not in NO_KERNELS)
 
 # name: (Halide's architecture, its features, float32 lanes, vector registers). Best last.
 ISAS = {

@@ -22,7 +22,7 @@ from .base import (
     require_spatial,
     window_text,
 )
-from .convolve import Sums, convolve, grad_weight, pools
+from .convolve import Sums, convolve, grad_weight, pools, unpools
 from .initialisation import bias as bias_init
 from .initialisation import fans
 from .initialisation import weight as weight_init
@@ -194,18 +194,19 @@ class Conv(Layer):
                 if self.trainable:
                     routed.grad_weight(b, forward, dy)
                 return [routed.grad_input(b, forward, dy) if b.needs_gradient(x) else None]
-            if after.pool and x.inner == BLOCK:  # a first layer needs no gradient to its map
+            maxima = index if after.pool and unpools(b, forward) else None
+            if after.pool and not maxima and x.inner == BLOCK:  # a first layer needs no gradient to its map
                 dz = b.tensor(shape)
                 b.call("max_pool_grad", dy=dy, index=index, y=y, relu=0, dx=dz, **PAIRS)
                 dy = dz
             if self.trainable:
-                grad_weight(b, forward, dy)
-            return [self._lower_input_gradient(b, x, dy) if b.needs_gradient(x) else None]
+                grad_weight(b, forward, dy, maxima)
+            return [self._lower_input_gradient(b, x, dy, maxima) if b.needs_gradient(x) else None]
 
         return y, backward
 
-    def _lower_input_gradient(self, b, x, dy):
-        """dx as convolutions of dy with flipped filters, one for each residue of the strides."""
+    def _lower_input_gradient(self, b, x, dy, maxima=None):
+        """dx as convolutions of dy with flipped filters, one for each residue of the strides. `maxima` as in `Sums`."""
         wy, wx = self._axes(x)
         dx = b.like(x)
         height, width, channels = x.shape
@@ -221,6 +222,6 @@ class Conv(Layer):
             convolve(b, Sums(
                 "input", dy, start=(py.start, px.start), stride=(1, 1), dilation=(py.dilation, px.dilation),
                 size=(wy.size, wx.size), taps=(py.taps, px.taps), channels=self.filters, filters=channels,
-                groups=self.groups, map=size, y=dx.every(*here), scale=scale, bias=bias,
+                groups=self.groups, map=size, maxima=maxima, y=dx.every(*here), scale=scale, bias=bias,
                 residual=others.every(*here) if others else b.nothing((dx.blocks, *size, b.batch))))
         return dx

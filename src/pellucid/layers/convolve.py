@@ -44,6 +44,7 @@ class Sums:
     residual: Argument = None
     relu: bool = False
     index: Tensor = None  # with it y is the largest of each 2x2, before the bias, and this says which it was
+    maxima: Tensor = None  # with it x is the gradient to the largest of each 2x2 of a map, and this says which it was
 
     @property
     def weight(self) -> dict:
@@ -105,6 +106,7 @@ def convolve(b, s: Sums) -> None:
     if kind == "winograd":
         winograd.convolve(b, s)
         return
+    assert s.maxima is None, "`unpools` has refused that"
     s.require_halo()
     {"depthwise": _depthwise, "matrix": _matrix, "direct": _direct}[kind](b, s)
 
@@ -173,12 +175,22 @@ def channel_taps(b, size: tuple[int, int], channels: int, taps=None, gradient: b
                      (channels, height * width), gradient=gradient)
 
 
-def grad_weight(b, s: Sums, dy: Tensor) -> None:
-    """Note the calls that write the weight's gradient; `s` is the forward pass and dy the gradient to its result."""
+def unpools(b, s: Sums) -> bool:
+    """Whether there are kernels for both gradients of these sums of a forward pass, that was pooled in the same pass,
+    from that to the pooled map: for a padding of 1 all round and an even map."""
+    return (b.integers and s.x.inner == BLOCK and s.start == (-1, -1) and s.map == s.x.shape[:2]
+            and not any(n % 2 for n in s.map)
+            and algorithm(b, s, "weight") == b.algorithm("input", s.map, s.channels, s.filters) == "winograd")
+
+
+def grad_weight(b, s: Sums, dy: Tensor, maxima: Tensor | None = None) -> None:
+    """Note the calls that write the weight's gradient; `s` is the forward pass and dy the gradient to its result, or,
+    where `unpools` says so, that to its largest values, of which `maxima` says which they were."""
     kind = algorithm(b, s, "weight")
     if kind == "winograd":
-        winograd.grad_weight(b, s, dy)
+        winograd.grad_weight(b, s, dy, maxima)
         return
+    assert maxima is None, "`unpools` has refused that"
     s.require_halo()
     if kind == "depthwise":
         dw = b.scratch((blocks(s.filters), *s.size, BLOCK))

@@ -58,7 +58,9 @@ def _section(commands: list, settings: dict, engine: dict, again: str) -> Sectio
 def _machine(engine: dict) -> list[tuple[str, str]]:
     computed = engine.get("engine", "native")
     if computed == "native" and compiled():
+        precision = engine.get("precision")
         computed = f"compiled kernels, {library().isa}"
+        computed += f", products of 3x3 convolutions in {precision}" if precision else ""
     elif computed == "torch":
         computed = f"PyTorch on {engine.get('device')} in {engine.get('precision')}"
     return [("Pellucid", __version__), ("Python", platform.python_version()), ("NumPy", np.__version__),

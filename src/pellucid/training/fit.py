@@ -101,9 +101,9 @@ def fit(
     resume: continue the run in `out` from its last step, under the settings it was started with: the weights end as
         if it had never stopped, to the bit with the compiled kernels. Only `data` may be given again, and must be
         where it came from arrays; and `epochs`, as "+5", adds epochs to a run, with a schedule of their own.
-    engine, device, precision: "native" for the compiled kernels, "torch" for PyTorch on a device ("cpu", "cuda",
-        "mps") in "float32", "bfloat16" or "float16"; see `engines` and docs/scaling.md. None for what suits. A run may
-        be resumed by another engine than it was started with.
+    engine, device, precision: "native" for the compiled kernels in "int16" (see `TrainStep`) or "float32", "torch" for
+        PyTorch on a device ("cpu", "cuda", "mps") in "float32", "bfloat16" or "float16"; see `engines` and
+        docs/scaling.md. None for what suits. A run may be resumed by another engine than it was started with.
     progress, loading, on_start: called with a `Progress` after every step; with the number of pictures read and their
         total, while they are read for the first time; with the settings and the run folder before training.
     command: the command line, kept in config.json, where those that resumed the run are, too.

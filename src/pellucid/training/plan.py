@@ -27,7 +27,7 @@ ENOUGH = 200  # steps that a schedule needs; smaller batches give as many where 
 # Share of a time budget that is planned with; the rest is for what a few measured steps do not show.
 TIME_SHARE = 0.92
 
-WHOLE = 10  # epochs from which on time is planned in whole ones
+WHOLE = 30  # epochs from which on time is planned in whole ones; of fewer, the rest of one would be too much to lose
 
 # A rate at which nothing moves and no step diverges, though every product is computed: steps are timed at it.
 STILL = 1e-30

@@ -44,18 +44,22 @@ class TrainStep:
     the network reads them; labels are integers (batch_size,). `class_weights` multiply the losses of a class's images,
     `factors` the learning rate of parameters, by name. `seed` decides what dropout drops. The same seed, steps
     and batches give the same parameters to the bit, whatever the number of threads.
+
+    `precision` is "float32", or "int16" where the processor gains by it (`Library.precisions`): 3x3 convolutions then
+    multiply integers of 16 bits, rounded (docs/engine.md), which is what `fit` trains with where it can.
     """
 
     def __init__(self, model: Model, batch_size: int, optimizer: Optimiser, *, label_smoothing: float = 0.0,
                  class_weights: Sequence[float] | None = None, factors: Mapping[str, float] | None = None,
-                 seed: int = 0):
+                 seed: int = 0, precision: str = "float32"):
         require_trainable(model.network, batch_size)
         self.model, self.batch_size, self.optimizer, self.seed = model, batch_size, optimizer, seed
         self.steps, self.lr, self.part = 0, optimizer.rate(0), slice(None)  # of a batch, what is computed here: all
         network, self._parameters = model.network, model.buffer
         self._gradient = ParameterBuffer(network.parameters())
-        self._plan = Plan(network, self._parameters, batch_size, gradient=self._gradient, training=True,
-                          loss=CrossEntropy(label_smoothing, None if class_weights is None else tuple(class_weights)))
+        loss = CrossEntropy(label_smoothing, None if class_weights is None else tuple(class_weights))
+        self._plan = Plan(network, self._parameters, batch_size, gradient=self._gradient, training=True, loss=loss,
+                          precision=precision)
         if model.preprocessing:
             self._plan.scale[:], self._plan.shift[:] = model.preprocessing.scale, model.preprocessing.shift
         size = self._parameters.trainable_size

@@ -40,7 +40,7 @@ class TorchStep:
     With several processes `batch_size` is that of all together; each calls with the images in `part` of the batch, and
     gets the loss of the whole. Gradients are averaged by DistributedDataParallel, batch normalisation and dropout see
     the whole batch, so that the result does not depend on the number of processes but for rounding. `precision` is one
-    of `engines.PRECISIONS`: with "float16" the loss is scaled, and a step whose gradients overflow is left out.
+    of `engines.TORCH`: with "float16" the loss is scaled, and a step whose gradients overflow is left out.
     Raises ValueError as `TrainStep` does, for a layer or an optimiser without a counterpart in PyTorch, and for fewer
     images than processes.
     """
