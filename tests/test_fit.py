@@ -390,7 +390,8 @@ class TestPlan:
         made = plan.Plan(batch_size=4, epoch_steps=10, steps=23)
         assert (made.epochs, [made.length(e) for e in (1, 2, 3)]) == (3, [10, 10, 3])
 
-    @pytest.mark.parametrize("seconds, steps", [(400, 330), (200, 165), (100, 81), (15, 10), (12, 8), (6.6, 3), (0.01, 1)])
+    @pytest.mark.parametrize("seconds, steps", [
+        (400, 330), (200, 165), (100, 81), (15, 10), (12, 8), (6.6, 3), (0.01, 1)])
     def test_time_is_filled_and_not_exceeded(self, seconds, steps):
         draft, pace = plan.Plan(4, 10, 1000), plan.Pace(step=1.0, epoch=1.0, end=2.0)
         made = plan.plan_for_time(draft, seconds, pace)
