@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import test_fusion
+import test_int16
 import test_layers
 import test_train_step
 import test_winograd
@@ -136,6 +137,15 @@ class TestChosenForEverything:
             test_winograd.test_what_follows_is_computed_along(training)
         test_fusion.test_winograd_and_pooling((7, 10))
         test_winograd.test_three_ways_on_any_map.hypothesis.inner_test(2, 29, 37, 32, 32, 1, 0)
+
+    def test_integers_of_16_bits(self):
+        if "int16" not in loader.library().precisions:
+            pytest.skip("these kernels have none")
+        test_int16.test_the_bound_holds_for_many_channels(64)
+        test_int16.test_the_largest_sums_there_can_be_do_not_overflow(32)
+        test_int16.test_the_largest_gradients_there_can_be_do_not_overflow()
+        maximum = test_int16.test_gradients_through_a_maximum_are_those_of_the_map_between
+        maximum.hypothesis.inner_test(1, 7, 9, 33, 70, 0)
 
     def test_gelu_far_out(self):
         test_layers.test_gelu_far_out()
