@@ -17,6 +17,7 @@ from pellucid import Model, TrainStep, optim, zoo
 from pellucid import data as datasets
 from pellucid.cli_compare import table
 from pellucid.draw.scatter import HEIGHT, LEFT, TOP, WIDTH, Panel, scatter
+from pellucid.engine.library import library
 from pellucid.training.compare import Comparison, Result, compare
 from pellucid.training.fit import fit
 
@@ -82,7 +83,7 @@ def test_gradients_are_those_of_a_training_step(compared, shapes):
     model = Model(network, 0, preprocessing=run.setup.preprocessing)
     size = run.setup.plan.batch_size
     step = TrainStep(model, size, optim.SGD(0.0), label_smoothing=0.1, class_weights=run.setup.class_weights,
-                         precision="int16")
+                         precision=library().precisions[0])
     norms = []
     for i in range(min(4, len(parts.train) // size)):
         step(parts.train.images[i * size:(i + 1) * size], parts.train.labels[i * size:(i + 1) * size])

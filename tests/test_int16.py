@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from test_winograd import algorithm
+from test_winograd import agree_on_a_map, algorithm, any_map
 from three_ways import agree, by_definition, by_engine, compare, normals, parameters, within
 
 import pellucid
@@ -20,7 +20,7 @@ from pellucid.network import Network, Sequential
 from pellucid.optim import SGD
 from pellucid.training.step import Diverged, TrainStep
 
-pytestmark = pytest.mark.skipif("winograd_int16" not in library().names,
+pytestmark = pytest.mark.skipif("int16" not in library().precisions,
                                 reason="this processor gains nothing by integers, and has no such kernels")
 
 BOUND = 0.025  # of the largest value, for normal data and up to 256 channels: docs/engine.md states it
@@ -34,14 +34,9 @@ def plan_of(network, n, **options):
 
 @settings(deadline=None, max_examples=40)
 @example(2, 29, 37, 32, 32, 1, 0)
-@given(st.integers(1, 3), st.integers(1, 14), st.integers(1, 14), st.integers(16, 40), st.integers(1, 40),
-       st.sampled_from([0, 1, 2, "same", 3, ((0, 1), (2, 0))]), st.integers(0, 2**32 - 1))
+@any_map
 def test_three_ways_on_any_map(n, height, width, channels, filters, padding, seed):
-    conv = Conv(filters, 3, padding=padding)
-    if min(conv.output_shape((height, width, channels))) < 1:
-        return
-    with algorithm("winograd"):
-        agree(Network.build((height, width, channels), conv), n, seed, exact=False, tolerance=BOUND, precision="int16")
+    agree_on_a_map(n, height, width, channels, filters, padding, seed, tolerance=BOUND, precision="int16")
 
 
 @pytest.mark.parametrize("channels", [64, 256])

@@ -140,7 +140,7 @@ class TestChosenForEverything:
 
     def test_integers_of_16_bits(self):
         if "int16" not in loader.library().precisions:
-            pytest.skip("these kernels have none")
+            pytest.skip("there are no kernels on integers for this instruction set")
         test_int16.test_the_bound_holds_for_many_channels(64)
         test_int16.test_the_largest_sums_there_can_be_do_not_overflow(32)
         test_int16.test_the_largest_gradients_there_can_be_do_not_overflow()

@@ -35,17 +35,24 @@ def kernels_of(network, n, gradients=True):
     return [call.name for call in plan._calls]
 
 
+any_map = given(st.integers(1, 3), st.integers(1, 14), st.integers(1, 14), st.integers(16, 40), st.integers(1, 40),
+                st.sampled_from([0, 1, 2, "same", 3, ((0, 1), (2, 0))]), st.integers(0, 2**32 - 1))
+
+
+def agree_on_a_map(n, height, width, channels, filters, padding, seed, **options):
+    """What `any_map` gives, three ways."""
+    layer = Conv(filters, 3, padding=padding)
+    if min(layer.output_shape((height, width, channels))) < 1:
+        return
+    with algorithm("winograd"):
+        agree(Network.build((height, width, channels), layer), n, seed, exact=False, **options)
+
+
 @settings(deadline=None, max_examples=60)
 @example(2, 29, 37, 32, 32, 1, 0)  # more tiles than are transformed at a time, in both kinds of passes
-@given(st.integers(1, 3), st.integers(1, 14), st.integers(1, 14), st.integers(16, 40), st.integers(1, 40),
-       st.sampled_from([0, 1, 2, "same", 3, ((0, 1), (2, 0))]), st.integers(0, 2**32 - 1))
+@any_map
 def test_three_ways_on_any_map(n, height, width, channels, filters, padding, seed):
-    conv = Conv(filters, 3, padding=padding)
-    if min(conv.output_shape((height, width, channels))) < 1:
-        return
-    network = Network.build((height, width, channels), conv)
-    with algorithm("winograd"):
-        agree(network, n, seed, exact=False, tolerance=BOUND)
+    agree_on_a_map(n, height, width, channels, filters, padding, seed, tolerance=BOUND)
 
 
 def test_it_is_winograds_kernels_that_run():

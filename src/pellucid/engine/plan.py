@@ -31,8 +31,8 @@ class Plan:
     can; `input_gradient` asks for the gradient to the images.
     `precision` "int16" multiplies integers of 16 bits in 3x3 convolutions, with a backward pass.
     `prepared` is that of another plan of this network, parameters and mode: what one has prepared serves both.
-    Raises ValueError for an unknown tap, one whose gradient cannot be told from another's, or a loss that does not fit
-    the output, or a precision that the kernels do not have; KernelError without usable kernels.
+    Raises ValueError for an unknown tap, one whose gradient cannot be told from another's, a loss that does not fit the
+    output, or a precision that the kernels do not have; KernelError without usable kernels.
     """
 
     def __init__(self, network: Network, parameters: ParameterBuffer, batch: int, *,

@@ -86,13 +86,14 @@ def through_maximum(dy, index, c, column, row, b, n, before: int):
     return read
 
 
-def by_register(stage: hl.Func, machine: Machine, *unrolled: hl.Var) -> hl.Var:
+def by_register(stage: hl.Func, machine: Machine, *unrolled: hl.Var, numbers: int = 1) -> hl.Var:
     """A tile's transform, unrolled: one register of channels after another, so that its values fit in the registers.
+    The stage holds so many `numbers` for each channel.
 
     Returns the variable that counts the registers of a block, just outside the unrolled loops.
     """
     lane, register, within = stage.args()[0], hl.Var("register"), hl.Var("within")
-    stage.split(lane, register, within, machine.lanes).reorder(within, *unrolled, register).vectorize(within)
+    stage.split(lane, register, within, numbers * machine.lanes).reorder(within, *unrolled, register).vectorize(within)
     for v in unrolled:
         stage.unroll(v)
     return register

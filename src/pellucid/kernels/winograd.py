@@ -278,12 +278,9 @@ def winograd_grad_weight(machine: Machine, integers: bool, unpool: bool = False)
         (whole.compute_at(du, rc.x).hoist_storage_root().bound_extent(lane, together * BLOCK)
             .bound_extent(q, TILES_TOGETHER // together).bound(spot, 0, POINTS)
             .reorder_storage(lane, q, group, spot, block).reorder(lane, spot, q, group, block))
-        register, within = variables("register within")
-        (whole.split(lane, register, within, together * machine.lanes).reorder(within, spot, register)
-            .vectorize(within).unroll(spot))
+        a_register(rows, machine, whole, by_register(whole, machine, spot, numbers=together))
         if words:
             words.compute_at(whole, spot).bound_extent(words.args()[0], machine.lanes).vectorize(words.args()[0])
-        a_register(rows, machine, whole, register)
         rows.bound_extent(q, together)
         whole.fuse(group, block, spread).split(spread, task, run, RUNS, GUARD).parallel(task)
 
