@@ -6,8 +6,9 @@ DATA is what `pellucid train` takes, in colour or grey; it should bring its own 
 layer is trained from random filters; without Muon all parameters move by SGD with Nesterov momentum under one cycle, at
 the rate that `pellucid.fit` gives it; without a small head the last layer begins as large as others, and all that is no
 filter has one rate; without mirroring neither training images nor answers are mirrored; without test-time augmentation
-the same model answers from the image alone; without alternation images are mirrored at random; without rounded products
-all is computed in float32. Beside each mean accuracy stands the difference.
+the same model answers from the image alone, and "from moved images too" as `--tta shifts` has it; without alternation
+images are mirrored at random; without rounded products all is computed in float32. Beside each mean accuracy stands the
+difference.
 """
 
 from __future__ import annotations
@@ -25,9 +26,9 @@ from pellucid import data, evaluation, optim
 from pellucid.network import Network, Node
 from pellucid.training import augment, plan, recipes
 
-PARTS = ("everything", "without test-time augmentation", "without whitening", "without Muon", "without a small head",
-         "without mirroring", "without alternation", "without label smoothing", "without averaged weights",
-         "without rounded products")
+PARTS = ("everything", "without test-time augmentation", "from moved images too", "without whitening", "without Muon",
+         "without a small head", "without mirroring", "without alternation", "without label smoothing",
+         "without averaged weights", "without rounded products")
 
 
 def accuracies(dataset: data.Dataset, width: int, epochs: int, seed: int) -> dict[str, float]:
@@ -42,13 +43,13 @@ def accuracies(dataset: data.Dataset, width: int, epochs: int, seed: int) -> dic
     def run(network: Network, **options) -> pellucid.Model:
         return pellucid.fit(network, dataset, epochs=epochs, seed=seed, out=False, **{"mirror": True, **options}).model
 
-    def accuracy(model: pellucid.Model) -> float:
-        return evaluation.evaluate(model, parts.test.images, parts.test.labels).accuracy
+    def accuracy(model: pellucid.Model, tta: str | None = None) -> float:
+        return evaluation.evaluate(model, parts.test.images, parts.test.labels, tta=tta).accuracy
 
     model = run(network)
     found = {"everything": accuracy(model)}
-    model.tta = False
-    found["without test-time augmentation"] = accuracy(model)
+    found["without test-time augmentation"] = accuracy(model, tta="none")
+    found["from moved images too"] = accuracy(model, tta="shifts")
     found["without whitening"] = accuracy(run(plain))
     found["without Muon"] = accuracy(run(network, optimizer=recipes.optimizer(network, made, new=False)))
     found["without a small head"] = accuracy(run(network, optimizer=optim.Muon(recipes.optimizer(network, made).lr)))

@@ -45,6 +45,7 @@ from pellucid.layers import (
 )
 from pellucid.layers.base import LAYERS
 from pellucid.network import Concat, Network, Node, Residual, Sequential
+from pellucid.views import KINDS
 
 COLOURS = (12, 10, 3)
 EVERYTHING = [  # between them, every kind of layer, and every way of padding
@@ -68,7 +69,7 @@ def pictures(count=40, shape=COLOURS, seed=0):
     return np.random.default_rng(seed).integers(0, 256, (count, *shape), np.uint8)
 
 
-def model_of(body, seed=1, temperature=1.7, tta=False):
+def model_of(body, seed=1, temperature=1.7, tta="none"):
     images = pictures()
     network = Network.build(COLOURS, body)
     model = Model(network, seed, preprocessing=Preprocessing.from_images(images, fit="letterbox"),
@@ -90,7 +91,8 @@ def test_every_kind_of_layer_is_written():
     assert used == kinds
 
 
-@pytest.mark.parametrize("temperature, tta", [(None, False), (1.7, False), (None, True), (1.7, True)])
+@pytest.mark.parametrize("temperature, tta", [
+    (None, "none"), (1.7, "none"), (None, "mirror"), (1.7, "mirror"), (None, "shifts"), (1.7, "shifts")])
 @pytest.mark.parametrize("body", EVERYTHING, ids=NAMES)
 def test_onnx_runtime_and_pytorch_give_the_models_answers(body, temperature, tta, tmp_path):
     model, images = model_of(body, temperature=temperature, tta=tta), pictures(seed=5)
@@ -107,7 +109,7 @@ def test_onnx_runtime_and_pytorch_give_the_models_answers(body, temperature, tta
     np.testing.assert_allclose(answer(images), expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("tta", [False, True])
+@pytest.mark.parametrize("tta", KINDS)
 @pytest.mark.parametrize("body", EVERYTHING, ids=NAMES)
 def test_what_was_exported_comes_back_the_same(body, tta, tmp_path):
     model, images = model_of(body, tta=tta), pictures(seed=6)

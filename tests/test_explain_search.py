@@ -243,7 +243,7 @@ def test_the_smallest_change_is_that_of_brute_force(target):
 
 def test_the_answer_of_two_views_is_what_changes():
     one = trained()
-    model = pellucid.Model(one.network, preprocessing=one.preprocessing, classes=one.classes, tta=True)
+    model = pellucid.Model(one.network, preprocessing=one.preprocessing, classes=one.classes, tta="mirror")
     model.load_parameters(one.parameters)
     differ = 0
     for image in IMAGES[:6]:

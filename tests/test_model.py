@@ -10,9 +10,10 @@ from three_ways import normals
 
 import pellucid
 import pellucid.modelfile
-from pellucid import Model, Network, Preprocessing
+from pellucid import Model, Network, Preprocessing, modelfile
 from pellucid.engine.plan import Plan
-from pellucid.layers import BatchNorm, Conv, Dense, Flatten, MaxPool, ReLU, Softmax
+from pellucid.layers import BatchNorm, Conv, Dense, Flatten, GlobalMaxPool, MaxPool, ReLU, Softmax
+from pellucid.modelfile import ModelFileError
 from pellucid.network import Sequential
 
 
@@ -115,7 +116,7 @@ def test_log_probabilities_are_those_of_a_network_with_or_without_softmax():
 def test_tta_is_the_mean_with_the_mirror_image(tmp_path):
     images = np.random.default_rng(0).integers(0, 256, (5, 6, 6, 2), np.uint8)
     one = model(2)
-    both = Model(one.network, 2, preprocessing=one.preprocessing, classes=one.classes, tta=True)
+    both = Model(one.network, 2, preprocessing=one.preprocessing, classes=one.classes, tta="mirror")
     mirrored = images[:, :, ::-1]
     z = sum(one.logits(one.preprocessing.apply(x)).astype(np.float64) for x in (images, mirrored)) / 2
     np.testing.assert_allclose(both.predict(images), np.exp(z) / np.exp(z).sum(1, keepdims=True), atol=1e-6)
@@ -125,9 +126,45 @@ def test_tta_is_the_mean_with_the_mirror_image(tmp_path):
     np.testing.assert_array_equal(pellucid.load(tmp_path / "m.safetensors").predict(images), both.predict(images))
     np.testing.assert_array_equal(copy.deepcopy(both).predict(images), both.predict(images))
     with pytest.raises(ValueError, match="tta"):
-        Model(Network.build((6,), Dense(3)), tta=True)
-    with pytest.raises(ValueError, match="tta must be True or False"):
+        Model(Network.build((6,), Dense(3)), tta="mirror")
+    with pytest.raises(ValueError, match="tta must be one of none, mirror, shifts, got 'no'"):
         Model(one.network, tta="no")
+
+
+@pytest.mark.parametrize("side, by", [(5, 1), (64, 2)])
+def test_tta_by_shifts_is_the_mean_over_moved_images_too(side, by, tmp_path):
+    network = Network.build((side, side + 3, 2), Sequential(Conv(5, 3), ReLU(), GlobalMaxPool(), Dense(3)))
+    images = np.random.default_rng(1).integers(0, 256, (3, side, side + 3, 2), np.uint8)
+    plain = Model(network, 4, preprocessing=Preprocessing.from_images(images))
+    moved = Model(network, 4, preprocessing=plain.preprocessing, tta="shifts")
+    expected = np.zeros((3, 3))
+    for down, right, weight in [(0, 0, 4), (by, by, 1), (by, -by, 1), (-by, by, 1), (-by, -by, 1)]:
+        rows = [abs(y - down) for y in range(side)]  # reflected at the first row, which is not repeated
+        rows = [min(y, 2 * (side - 1) - y) for y in rows]
+        columns = [abs(x - right) for x in range(side + 3)]
+        columns = [min(x, 2 * (side + 2) - x) for x in columns]
+        for x in (images[:, rows][:, :, columns], images[:, rows][:, :, columns[::-1]]):
+            expected += weight / 16 * plain.logits(plain.preprocessing.apply(x))
+    given = moved.log_probabilities(images)
+    np.testing.assert_allclose(given - given[:, :1], expected - expected[:, :1], atol=1e-5)
+    np.testing.assert_array_equal(moved.log_probabilities(images, tta="none"), plain.log_probabilities(images))
+    moved.save(tmp_path / "m.safetensors")
+    assert pellucid.load(tmp_path / "m.safetensors").tta == "shifts"
+
+
+@pytest.mark.parametrize("text, tta", [("true", "mirror"), ("false", "none"), ('"shifts"', "shifts")])
+def test_older_files_say_whether_there_is_tta(text, tta, tmp_path):
+    one = model()
+    modelfile.write(tmp_path / "m.safetensors", one.parameters, {**one.metadata(), "tta": text})
+    assert pellucid.load(tmp_path / "m.safetensors").tta == tta
+
+
+@pytest.mark.parametrize("text", ["1", '"all"', "null", "[]"])
+def test_an_unknown_tta_in_a_file_is_refused(text, tmp_path):
+    one = model()
+    modelfile.write(tmp_path / "m.safetensors", one.parameters, {**one.metadata(), "tta": text})
+    with pytest.raises(ModelFileError, match="m.safetensors: tta must be one of none, mirror, shifts"):
+        pellucid.load(tmp_path / "m.safetensors")
 
 
 def test_a_model_that_classifies_nothing_says_so(tmp_path):

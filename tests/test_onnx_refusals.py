@@ -199,7 +199,7 @@ def test_metadata_that_were_changed_are_refused(tmp_path):
     whole = onnx.load(tmp_path / "m.onnx")
     for old, new, message in (
         ('"nodes": "crc32', '"nodes": "crc', "was changed after"), ('"record": {}', '"record": 7', "record an object"),
-        ('"input_shape": [12', '"input_shape": [99', "has shape"), ('"tta": false', '"tta": 1', "must be an object of"),
+        ('"input_shape": [12', '"input_shape": [99', "has shape"), ('"tta": "none"', '"tta": 1', "tta must be one of"),
         ('"filters": 32', '"filters": 1000000000', "elements|has shape"), ("{", "{{", "not valid JSON"),
         ('"units": 3', '"units": 4', "expected float32"), ('"name": "conv1"', '"name": "conv9"', "does not exist"),
     ):

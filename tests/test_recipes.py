@@ -54,7 +54,7 @@ class TestHandedness:
 
     def test_a_mirror_that_is_asked_for_is_not_questioned(self, data):
         run = fit(small(), data, epochs=1, mirror=True, out=False)
-        assert run.setup.mirror and "linear classifier" not in " ".join(run.setup.notes) and run.model.tta
+        assert run.setup.mirror and "linear classifier" not in " ".join(run.setup.notes) and run.model.tta == "mirror"
 
 
 class TestRecipes:
@@ -114,7 +114,7 @@ class TestRecipes:
         with pytest.raises(ValueError, match="best"):
             fit(small(), data, recipe="worst", out=False)
 
-    @pytest.mark.parametrize("name", ["mirror", "balance", "averaging", "tta"])
+    @pytest.mark.parametrize("name", ["mirror", "balance", "averaging"])
     @pytest.mark.parametrize("value", ["off", 0, 1])
     def test_yes_and_no_are_nothing_else(self, data, name, value):
         with pytest.raises(ValueError, match=name):
@@ -188,19 +188,36 @@ class TestOptimizer:
 
 class TestTTA:
     @pytest.mark.parametrize("options, expected", [
-        ({"mirror": True}, True), ({"mirror": False}, False), ({"mirror": True, "tta": False}, False),
-        ({"mirror": False, "tta": True}, True)])
+        ({"mirror": True}, "mirror"), ({"mirror": False}, "none"), ({"mirror": True, "tta": False}, "none"),
+        ({"mirror": False, "tta": True}, "mirror"), ({"mirror": False, "tta": "shifts"}, "shifts"),
+        ({"mirror": True, "recipe": "best"}, "shifts"), ({"mirror": False, "recipe": "best"}, "none"),
+        ({"mirror": True, "recipe": "best", "tta": "mirror"}, "mirror")])
     def test_goes_with_mirroring_unless_asked(self, data, options, expected, tmp_path):
         run = fit(small(), data, epochs=1, out=tmp_path / "run", **options)
-        assert run.model.tta is run.setup.tta is expected
+        assert run.model.tta == run.setup.tta == expected
         more = fit(data=data, out=tmp_path / "run", resume=True, epochs="+1")
-        assert more.model.tta is expected and load(tmp_path / "run" / "best.safetensors").tta is expected
+        assert more.model.tta == expected == load(tmp_path / "run" / "best.safetensors").tta
 
     def test_the_command_line(self, monkeypatch, tmp_path):
         monkeypatch.chdir(tmp_path)
         with pytest.raises(SystemExit) as ended:
-            main(["train", "digits", "--epochs", "1", "--tta", "--out", "run"])
-        assert ended.value.code == 0 and load("run/best.safetensors").tta
+            main(["train", "digits", "--epochs", "1", "--tta", "shifts", "--out", "run"])
+        assert ended.value.code == 0 and load("run/best.safetensors").tta == "shifts"
+
+    def test_an_unknown_one_is_refused_before_anything_is_read(self, capsys):
+        with pytest.raises(ValueError, match="tta must be one of none, mirror, shifts, got 'no'"):
+            fit(data="no such folder", tta="no")
+        with pytest.raises(SystemExit) as ended:
+            main(["train", "no such folder", "--tta", "no"])
+        assert ended.value.code == 1 and "tta must be one of none, mirror, shifts" in capsys.readouterr().err
+
+    def test_shifts_do_not_choose_the_epoch(self, data, monkeypatch):
+        """Validation after each epoch would take five times as long."""
+        asked, real = [], Model._scores
+        monkeypatch.setattr(Model, "_scores", lambda model, images: asked.append(len(images)) or real(model, images))
+        parts = fit(small(), data, epochs=3, mirror=True, tta="shifts", out=False).parts
+        # After each epoch, for the calibration, and in the test.
+        assert sum(asked) == (3 * 2 + 10) * len(parts.validation) + 10 * len(parts.test)
 
 
 def test_a_scikit_learn_classifier_learns_as_train_does():
@@ -220,7 +237,7 @@ def test_what_is_chosen_by_itself_resumes_to_the_bit(tmp_path, stop):
     network = zoo.build("convnet", input_shape=(16, 16, 3), classes=3, width=4)
     settings = dict(epochs=40, batch_size=64, mirror=True, seed=2, patience=0)
     whole = fit(network, data, **settings, out=tmp_path / "whole")
-    assert isinstance(whole.setup.optimizer, optim.Muon) and whole.setup.tta
+    assert isinstance(whole.setup.optimizer, optim.Muon) and whole.setup.tta == "mirror"
     fit(network, data, **settings, out=tmp_path / "parts", progress=interrupt_at(stop))
     fit(data=data, out=tmp_path / "parts", resume=True)
     for name in ("best.safetensors", "last.safetensors"):

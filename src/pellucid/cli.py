@@ -78,9 +78,10 @@ def train(
     mirror: Annotated[bool | None, typer.Option(
         "--mirror/--no-mirror", help="Mirror training images left to right, or not; else the images are asked.",
         show_default=False)] = None,
-    tta: Annotated[bool | None, typer.Option(
-        "--tta/--no-tta", help="Answer with the mean over an image and its mirror image (test-time augmentation), or "
-        "not; else where training images are mirrored.", show_default=False)] = None,
+    tta: Annotated[str | None, typer.Option(
+        metavar="VIEWS", help="What answers are the mean over (test-time augmentation): none, the image alone; mirror, "
+        "its mirror image too; shifts, both also moved a little, which takes 5 times as long as mirror. Else mirror "
+        "where training images are mirrored, and shifts there with --recipe best.", show_default=False)] = None,
     cutout: Annotated[int | None, typer.Option(
         min=0, metavar="PIXELS", help="Paint over a square of that side in each training image.")] = None,
     balance: Annotated[bool | None, typer.Option(

@@ -10,7 +10,7 @@ from zlib import crc32
 
 import numpy as np
 
-from . import modelfile, processors
+from . import modelfile, processors, views
 from .calibration import Calibration
 from .engine.library import LOCK, compiled, library
 from .engine.parameters import ParameterBuffer
@@ -37,13 +37,14 @@ class Model:
     Parameters start from `seed`, each from a generator of its own, so that adding a layer does not change the others;
     from zeros if it is None, which is for parameters that are about to be loaded.
     `preprocessing` says how uint8 images become what the network reads; `classes` names the outputs. `calibration`,
-    None or set by whoever fitted one (`pellucid.calibration`), holds for the parameters it was fitted with. With `tta`
-    (test-time augmentation) the scores of an image are the mean of its own and those of its mirror image.
+    None or set by whoever fitted one (`pellucid.calibration`), holds for the parameters it was fitted with. `tta`
+    (test-time augmentation) names the views of an image that its scores are the mean over: "mirror", the image and its
+    mirror image; "shifts", these two moved a little as well (see `views`); "none", the image alone.
     """
 
     def __init__(self, network: Network, seed: int | None = 0, *, preprocessing: Preprocessing | None = None,
                  classes: Sequence[str] | None = None, record: dict | None = None,
-                 calibration: Calibration | None = None, tta: bool = False):
+                 calibration: Calibration | None = None, tta: str | bool = views.NONE):
         outputs = network.output_shape[-1]
         if preprocessing and preprocessing.input_shape != network.input_shape:
             raise ValueError(f"the preprocessing makes images of {preprocessing.input_shape}, "
@@ -52,10 +53,9 @@ class Model:
             raise ValueError(f"the network has {outputs} outputs, but {len(classes)} classes are named")
         if classes is not None and len(set(classes)) != len(classes):
             raise ValueError("two classes have the same name; give each its own")
-        if not isinstance(tta, bool):
-            raise ValueError(f"tta must be True or False, got {tta!r}")
-        if tta and len(network.input_shape) != 3:
-            raise ValueError(f"tta mirrors images, and the network reads {network.input_shape}")
+        tta = views.named(tta)
+        if tta != views.NONE and (len(network.input_shape) != 3 or min(network.input_shape[:2]) < 2):
+            raise ValueError(f"tta mirrors and moves images, and the network reads {network.input_shape}")
         self.network, self.preprocessing, self.calibration, self.tta = network, preprocessing, calibration, tta
         self.classes = [str(c) for c in (classes if classes is not None else range(outputs))]
         self.record = dict(record or {})  # how it was trained, as JSON
@@ -141,9 +141,9 @@ class Model:
                              "`logits` takes float32 images as the network reads them")
         return np.exp(self.log_probabilities(images)).astype(np.float32)
 
-    def log_probabilities(self, images: np.ndarray, *, calibrated: bool = True) -> np.ndarray:
+    def log_probabilities(self, images: np.ndarray, *, calibrated: bool = True, tta: str | None = None) -> np.ndarray:
         """Natural logarithms of the probabilities (N, classes), float64; without the calibration if so asked. `tta` is
-        included.
+        the model's unless given.
 
         `images` are uint8 as `predict` takes them, or float32 as `logits` does; they are read some at a time. Raises
         ValueError for arrays that do not fit, for uint8 without preprocessing, and for a network whose output is a map.
@@ -151,7 +151,7 @@ class Model:
         self.require_classes()
         if np.ndim(images) and len(images) > READ:
             parts = (images[i:i + READ] for i in range(0, len(images), READ))
-            return np.concatenate([self.log_probabilities(part, calibrated=calibrated) for part in parts])
+            return np.concatenate([self.log_probabilities(part, calibrated=calibrated, tta=tta) for part in parts])
         images = np.asarray(images)
         if images.dtype == np.uint8:
             self.require_preprocessing()
@@ -161,9 +161,7 @@ class Model:
             raise ValueError(f"expected uint8 or float32 images, got {images.dtype}")
         # Infinite outputs give NaN, which says what is the matter; a probability may be zero.
         with np.errstate(invalid="ignore", divide="ignore"):
-            z = self._scores(images)
-            if self.tta:
-                z = (z + self._scores(np.ascontiguousarray(images[:, :, ::-1]))) / 2
+            z = sum(weight * self._scores(view) for view, weight in views.of(tta or self.tta, images))
             if calibrated and self.calibration:
                 z /= self.calibration.temperature
             z -= z.max(axis=-1, keepdims=True)
@@ -297,7 +295,7 @@ def _described(path, texts: Mapping[str, str]) -> tuple[Network, dict]:
         keys = ("network", "preprocessing", "classes", "record")
         parts = {key: modelfile.parse_json(texts[key], key) for key in keys}
         parts["calibration"] = modelfile.parse_json(texts.get("calibration", "null"), "calibration")
-        parts["tta"] = modelfile.parse_json(texts.get("tta", "false"), "tta")
+        parts["tta"] = modelfile.parse_json(texts.get("tta", "false"), "tta")  # once true or false
     except KeyError as e:
         raise ModelFileError(f"{path}: the metadata has no {e.args[0]!r}") from None
     except ModelFileError as e:
@@ -305,9 +303,8 @@ def _described(path, texts: Mapping[str, str]) -> tuple[Network, dict]:
     classes, record = parts["classes"], parts["record"]
     if not isinstance(classes, list) or not all(isinstance(c, str) for c in classes) or not isinstance(record, dict):
         raise ModelFileError(f"{path}: classes must be a list of names and record an object")
-    if not isinstance(parts["tta"], bool):
-        raise ModelFileError(f"{path}: tta must be true or false, got {parts['tta']!r}")
     try:
+        parts["tta"] = views.named(parts["tta"])
         network = Network.from_json(parts["network"])
         preprocessing = Preprocessing.from_json(parts["preprocessing"]) if parts["preprocessing"] is not None else None
         calibration = Calibration.from_json(parts["calibration"]) if parts["calibration"] is not None else None

@@ -24,8 +24,10 @@ CHUNK = 1024  # images computed at a time: few enough that a large data set of m
 
 
 def evaluate(model: Model, images: np.ndarray, labels: np.ndarray, *, top: tuple[int, ...] = (1, 5),
-             files: Sequence[str] | None = None, indices: np.ndarray | None = None) -> Evaluation:
-    """Evaluate a model on images (N, H, W, C), uint8 or already preprocessed float32, and labels (N,).
+             files: Sequence[str] | None = None, indices: np.ndarray | None = None, tta: str | None = None
+             ) -> Evaluation:
+    """Evaluate a model on images (N, H, W, C), uint8 or already preprocessed float32, and labels (N,), by `tta` in
+    place of the model's if given.
 
     A k of `top` that is not below the number of classes says nothing and is left out; 1 is always there. `files` and
     `indices` say how images are called where the evaluation names some. Raises ValueError for no images, labels out of
@@ -36,14 +38,15 @@ def evaluate(model: Model, images: np.ndarray, labels: np.ndarray, *, top: tuple
     model.require_classes()
     labels = check_labels(labels, len(images), model.network.output_shape[-1], model.classes)
     answers = Answers.joined(
-        Answers.of(model.log_probabilities(images[i:i + CHUNK]), labels[i:i + CHUNK])
+        Answers.of(model.log_probabilities(images[i:i + CHUNK], tta=tta), labels[i:i + CHUNK])
         for i in range(0, len(images), CHUNK)
     )
     return from_answers(answers, model.classes, top, files=files, indices=indices, images=images,
                         calibration=model.calibration)
 
 
-def evaluate_part(model: Model, parts: Split, part: str, most: int | None = None) -> Evaluation:
+def evaluate_part(model: Model, parts: Split, part: str, most: int | None = None, *, tta: str | None = None
+                  ) -> Evaluation:
     """`evaluate` on the "train", "validation" or "test" images of data that were split; where there are more than
     `most`, on so many at equal distances."""
     from ..data.arrays import spread
@@ -54,7 +57,7 @@ def evaluate_part(model: Model, parts: Split, part: str, most: int | None = None
         chosen = spread(len(whole), most)
         images, labels, indices = images[chosen], labels[chosen], indices[chosen]
         files = files and [files[i] for i in chosen]
-    return replace(evaluate(model, images, labels, files=files, indices=indices), unseen=part == "test")
+    return replace(evaluate(model, images, labels, files=files, indices=indices, tta=tta), unseen=part == "test")
 
 
 def score(

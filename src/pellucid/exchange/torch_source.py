@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .. import __version__, modelfile
+from .. import __version__, modelfile, views
 from ..files import replacing
 from ..geometry import Window
 from ..layers.activation import Softmax
@@ -57,7 +57,7 @@ CLASSES = {names}
 MEAN = {mean}  # of each channel, where white is 1
 STD = {std}
 TEMPERATURE = {temperature}  # that makes the probabilities mean what they say
-
+{functions}
 
 class Network(nn.Module):
     def __init__(self):
@@ -86,6 +86,19 @@ def load(weights=Path(__file__).with_suffix(".safetensors")):
     network = Network()
     network.load_state_dict(load_file(weights))
     return network.eval()
+'''
+
+
+VIEWS = '''
+
+def views(x):
+    """What the answer is the mean over: prepared images as they are and moved, each mirrored too; and weights."""
+    height, width, by = *x.shape[2:], {step}
+    padded = F.pad(x, (by, by, by, by), "reflect")
+    for (down, right), weight in {places}.items():
+        view = padded[:, :, by - by * down:, by - by * right:][:, :, :height, :width]
+        yield view, weight / 2
+        yield view.flip(3), weight / 2
 '''
 
 
@@ -146,19 +159,23 @@ def source(model: Model, module: str) -> tuple[str, dict[str, str]]:
     for node in network.nodes:
         w.write(node)
     ends_in_softmax = isinstance(network.node(network.output).layer, Softmax)
-    plain = ends_in_softmax and not model.calibration and not model.tta  # probabilities already
+    plain = ends_in_softmax and not model.calibration and model.tta == views.NONE  # probabilities already
     log = ".log()" * (ends_in_softmax and not plain)
     scores = f"self.scores(x){log}"
-    if model.tta:  # the mean with the mirror image
-        scores = f"({scores} + self.scores(x.flip(3)){log}) / 2"
     height, width, channels = network.input_shape
+    functions = ""
+    if model.tta == views.MIRROR:
+        scores = f"({scores} + self.scores(x.flip(3)){log}) / 2"
+    elif model.tta == views.SHIFTS:
+        scores = f"sum(weight * self.scores(view){log} for view, weight in views(x))"
+        functions = VIEWS.format(step=views.step((height, width)), places=views.places(model.tta))
     text = HEAD.format(
         version=__version__, module=module, weights=f"{module}.safetensors", size=f"{height}, {width}, {channels}",
         classes=len(model.classes), names=ascii(model.classes), mean=list(p.mean), std=list(p.std),
         temperature=model.calibration.temperature if model.calibration else 1.0,
         modules="\n".join(f"        {line}" for line in w.modules) or "        pass",
         lines="\n".join(f"        {line}" for line in w.lines), output=w.values[network.output],
-        scores=scores, answer="scores" if plain else "torch.softmax(scores / TEMPERATURE, 1)")
+        functions=functions, scores=scores, answer="scores" if plain else "torch.softmax(scores / TEMPERATURE, 1)")
     return text, w.names
 
 

@@ -2,7 +2,7 @@
 
 **Which number is explained.** The target's logit for the image as it is given. Where a network ends in a softmax it is
 what the softmax reads: a probability also moves when another class's score does. Test-time augmentation (`tta`) means
-the logits of two views; a map stands over one image, so the mirror image is left out, and so is the temperature of a
+the logits of several views; a map stands over one image, so the others are left out, and so is the temperature of a
 calibration, which scales all maps alike. The target by default, and everything that asks for an answer or a
 probability, is what `Model.predict` gives, both included.
 

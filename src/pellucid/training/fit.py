@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from .. import data as datasets
-from .. import zoo
+from .. import views, zoo
 from ..data import duplicates
 from ..data.check import brief
 from ..distributed import Processes
@@ -57,7 +57,7 @@ def fit(
     cutout: int | None = None,
     balance: bool | None = None,
     averaging: bool | None = None,
-    tta: bool | None = None,
+    tta: str | bool | None = None,
     patience: int | None = None,
     resume: bool = False,
     engine: str | None = None,
@@ -94,8 +94,9 @@ def fit(
     balance: whether the losses of rare classes weigh more; None for where the numbers of images are uneven.
     averaging: whether weights are averaged over the last steps for validation and for the model that is kept; by
         default they are.
-    tta: whether the model answers with the mean over an image and its mirror image (test-time augmentation); None for
-        where training images are mirrored.
+    tta: test-time augmentation, the views that the model's answers are the mean over: "none", the image alone;
+        "mirror" (or True), also its mirror image; "shifts", also both moved a little. None for what suits: "none" where
+        training images are not mirrored, else "mirror", and "shifts" by the recipe "best".
     patience: epochs without a higher validation accuracy after which training stops; None for half of them (at least
         10), 0 for never.
     resume: continue the run in `out` from its last step, under the settings it was started with: the weights end as
@@ -134,6 +135,7 @@ def fit(
     if network is not None and init is not None:
         raise ValueError("give a network or the model to start from, not both: that model brings its network")
     lr = None if lr is None else peak(lr)
+    tta = None if tta is None else views.named(tta)
     if isinstance(network, str):
         zoo.require(network)  # before anything is read
     on = engines.choose(engine, device, precision)
@@ -143,7 +145,7 @@ def fit(
         RunFolder.require_new(out)
     budget = None if time is None else planning.duration(time)
     spending = recipes.recipe_of(recipe)
-    for name, value in (("mirror", mirror), ("balance", balance), ("averaging", averaging), ("tta", tta)):
+    for name, value in (("mirror", mirror), ("balance", balance), ("averaging", averaging)):
         if value is not None and not isinstance(value, bool):
             raise ValueError(f"{name} must be True, False or None, got {value!r}")
     start = None if init is None else load(init)

@@ -6,7 +6,7 @@ import time as clock
 from dataclasses import replace
 
 from .. import data as datasets
-from .. import evaluation
+from .. import evaluation, views
 from . import engines
 from . import plan as planning
 from .setup import Setup
@@ -27,17 +27,19 @@ def measure(setup: Setup, parts: datasets.Split, engine: engines.Native | engine
         slope = (taken[0][0] - taken[1][0]) / (sizes[0] - sizes[1])
         fixed = min(max(taken[0][0] - slope * sizes[0], 0.0), taken[1][0])
     trial, validation = taken[0][1], parts.validation
+    quick = views.quick(trial.model.tta)
     some = slice(0, min(len(validation), MOST_TIMED))
     for _ in range(2):  # the first also plans how to compute so many images, which where they are few takes longer
         start = clock.perf_counter()
-        evaluation.evaluate(trial.model, validation.images[some], validation.labels[some])
+        evaluation.evaluate(trial.model, validation.images[some], validation.labels[some], tta=quick)
         took = clock.perf_counter() - start
         if took > QUICK:
             break
     image = took / some.stop
+    times = views.count(trial.model.tta) / views.count(quick)
     # Validation once more for the calibration, and the test.
-    pace = planning.Pace(taken[0][0], image * len(validation), image * (len(validation) + len(parts.test)), sizes[0],
-                         fixed)
+    pace = planning.Pace(taken[0][0], image * len(validation), image * times * (len(validation) + len(parts.test)),
+                         sizes[0], fixed)
     return pace.at(setup.plan.batch_size)
 
 

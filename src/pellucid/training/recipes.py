@@ -11,7 +11,7 @@ from math import sqrt
 
 import numpy as np
 
-from .. import optim
+from .. import optim, views
 from ..layers import BatchNorm, Conv, Dense, MaxPool
 from ..model import Model
 from ..network import Network
@@ -37,17 +37,19 @@ UNEVEN = 2.0  # times as many images as the rarest class has, from which on clas
 @dataclass(frozen=True)
 class Recipe:
     """How much to spend. `effort` multiplies the epochs that are the default; of `widths` the first is taken for which
-    a given time is enough for `least` epochs, or the first where no time is given."""
+    a given time is enough for `least` epochs, or the first where no time is given. `tta` is the model's where training
+    images are mirrored."""
 
     effort: float
     widths: tuple[int, ...]
     least: int
+    tta: str = views.MIRROR
 
 
 RECIPES = {
     "fast": Recipe(0.5, (32, 24, 16), 2),
     "standard": Recipe(1.0, (64, 48, 32, 16), 5),
-    "best": Recipe(3.0, (96, 64, 48, 32), 6),
+    "best": Recipe(3.0, (96, 64, 48, 32), 6, views.SHIFTS),
 }
 
 

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
 
-from .. import __version__, data, optim, zoo
+from .. import __version__, data, optim, views, zoo
 from ..layers.loss import CrossEntropy
 from ..network import Network, brief
 from ..preprocessing import Preprocessing
@@ -20,7 +20,7 @@ from . import augment
 from .average import default_horizon
 from .finetune import SLOW, Beginning
 from .plan import Plan, whole
-from .recipes import bias_factors, bias_rate
+from .recipes import bias_factors, bias_rate, recipe_of
 from .recipes import optimizer as default_optimizer
 
 FORMAT = 1  # of config.json
@@ -32,10 +32,10 @@ class Setup:
 
     `optimizer` holds the schedule of the learning rate; `shift`, `mirror` and `cutout` are those of `Augmentation`.
     `averaging` is the number of steps that the weights are averaged over, 0 for none (see `average`); `tta` is that of
-    the model; `class_weights` multiply the losses of a class's images; `patience` is how many epochs may pass without
-    a higher validation before training stops, 0 for any. `init` is the model whose weights training began from; its
-    layers, all but those named in `fresh`, learn at `slow` times the rate; biases of batch normalisations at `biases`
-    times it. `notes` say in words what was chosen and why. `split` says how many images each part has, and
+    the model (see `views`); `class_weights` multiply the losses of a class's images; `patience` is how many epochs may
+    pass without a higher validation before training stops, 0 for any. `init` is the model whose weights training began
+    from; its layers, all but those named in `fresh`, learn at `slow` times the rate; biases of batch normalisations at
+    `biases` times it. `notes` say in words what was chosen and why. `split` says how many images each part has, and
     `split_digest` which. `data` is the data set's name and `source` what loads it again from anywhere, None for arrays.
     """
 
@@ -56,7 +56,7 @@ class Setup:
     mirror: bool = False
     cutout: int = 0
     averaging: int = 0
-    tta: bool = False
+    tta: str = views.NONE
     class_weights: list[float] | None = None
     patience: int = 0
     init: str | None = None
@@ -65,6 +65,9 @@ class Setup:
     fresh: list[str] = field(default_factory=list)
     recipe: str | None = None
     notes: list[str] = field(default_factory=list)
+
+    def __post_init__(self):
+        object.__setattr__(self, "tta", views.named(self.tta))  # older settings have true or false
 
     @property
     def augmentation(self) -> augment.Augmentation:
@@ -196,7 +199,7 @@ class Setup:
 _PLAIN = {
     "network_name": str, "data": str, "source": (str, type(None)), "data_digest": str, "split": dict,
     "split_digest": str, "classes": list, "seed": int, "label_smoothing": (int, float), "shift": int, "mirror": bool,
-    "cutout": int, "averaging": int, "tta": bool, "class_weights": (list, type(None)), "patience": int,
+    "cutout": int, "averaging": int, "tta": (str, bool), "class_weights": (list, type(None)), "patience": int,
     "init": (str, type(None)), "slow": (int, float), "biases": (int, float), "fresh": list, "notes": list,
     "recipe": (str, type(None)),
 }
@@ -235,7 +238,7 @@ def prepare(
     class_weights: list[float] | None,
     notes: list[str],
     averaging: bool,
-    tta: bool | None,
+    tta: str | bool | None,
     patience: int | None,
     begin: Beginning | None,
     recipe: str | None,
@@ -268,9 +271,10 @@ def prepare(
     _check_label_smoothing(label_smoothing)
     changes = replace(changes, shift=_checked_shift(changes.shift, shape),
                       cutout=whole("cutout", changes.cutout, 0, min(shape[:2])))
-    tta = changes.mirror if tta is None else tta
-    if tta:
-        notes = [*notes, "answers are the mean over an image and its mirror image"]
+    tta = (recipe_of(recipe).tta if changes.mirror else views.NONE) if tta is None else tta
+    if tta != views.NONE:
+        notes = [*notes, "answers are the mean over an image and its mirror image" + (
+            ", as they are and moved to four sides" if tta == views.SHIFTS else "")]
     if patience is None:
         patience = max(plan.epochs // 2, 10)
     mine = optimizer or default_optimizer(network, plan, lr, new=begin is None)

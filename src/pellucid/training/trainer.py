@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .. import calibration, distributed, evaluation
+from .. import calibration, distributed, evaluation, views
 from .. import data as datasets
 from ..calibration import Calibration
 from ..model import Model, load
@@ -257,7 +257,8 @@ class Trainer:
         return max(highest["epoch"] if highest else 0, added)
 
     def _validate(self, epoch: int, train_loss: float, speed: float) -> dict:
-        result = evaluation.evaluate_part(self.model, self.parts, "validation")
+        # Shifts tell no more of which weights are better.
+        result = evaluation.evaluate_part(self.model, self.parts, "validation", tta=views.quick(self.model.tta))
         return {
             "epoch": epoch, "step": self.state.step, "lr": self.step.lr, "train_loss": train_loss,
             "validation_loss": result.log_loss, "validation_accuracy": result.accuracy, "seconds": 0.0,

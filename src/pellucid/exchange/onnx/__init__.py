@@ -105,7 +105,7 @@ def _own(graph: Graph) -> Model:
     described = parse_json(graph.metadata[MARK], f"the metadata {MARK!r}")
     classes = parse_json(graph.metadata.get(CLASSES, "null"), f"the metadata {CLASSES!r}")
     keys = ("network", "nodes", "preprocessing", "calibration", "tta", "record")
-    if not isinstance(described, dict) or set(described) != set(keys) or not isinstance(described["tta"], bool):
+    if not isinstance(described, dict) or set(described) != set(keys):
         raise ValueError(f"the metadata {MARK!r} must be an object of {', '.join(keys)}; export the model again")
     if not isinstance(classes, list) or not all(isinstance(c, str) for c in classes) \
             or not isinstance(described["record"], dict):

@@ -11,7 +11,7 @@ from math import prod
 
 import numpy as np
 
-from ... import __version__, reference
+from ... import __version__, reference, views
 from ...geometry import Window, parts, per_axis
 from ...layers import TakeChannels
 from ...layers.activation import Softmax
@@ -108,14 +108,30 @@ class Writer:
             x = self.add("Cast", [x], "images/float", to=self.onnx.TensorProto.FLOAT)
             x = self.add("Mul", [x, self.constant("images/scale", p.scale)], "images/scaled")
             x = self.add("Add", [x, self.constant("images/shift", p.shift)], "images/shifted")
-        if self.model.tta:  # the batch again, from right to left
-            start, end, axis, step = (self.constant(f"tta/{name}", [value], np.int64) for name, value in (
-                ("start", -1), ("end", -2**31), ("axis", 2), ("step", -1)))
-            x = self.add("Concat", [x, self.add("Slice", [x, start, end, axis, step], "tta/mirrored")], "tta/both",
-                         axis=0)
+        if self.model.tta != views.NONE:
+            x = self.as_views(x)
         if rank == 2:
             return self.add("Identity", [x], "network", BEGIN)
         return self.add("Transpose", [x], "network", BEGIN, perm=[0, rank - 1, *range(1, rank - 1)])
+
+    def as_views(self, x: str) -> str:
+        """The batch as often as there are views: at all places, then all these from right to left."""
+        if self.model.tta == views.SHIFTS:
+            height, width = self.network.input_shape[:2]
+            by, moved = views.step((height, width)), []
+            pads = self.constant("tta/pads", [0, by, by, 0] * 2, np.int64)
+            padded = self.add("Pad", [x, pads], "tta/padded", mode="reflect")
+            axes = self.constant("tta/axes", [1, 2], np.int64)
+            for i, (down, right) in enumerate(views.places(self.model.tta)):
+                start = np.array([by - by * down, by - by * right])
+                ends = [self.constant(f"tta/{name}{i}", values, np.int64) for name, values in (
+                    ("start", start), ("end", start + (height, width)))]
+                moved.append(self.add("Slice", [padded, *ends, axes], f"tta/moved{i}"))
+            x = self.add("Concat", moved, "tta/moved", axis=0)
+        start, end, axis, step = (self.constant(f"tta/{name}", [value], np.int64) for name, value in (
+            ("start", -1), ("end", -2**31), ("axis", 2), ("step", -1)))
+        return self.add("Concat", [x, self.add("Slice", [x, start, end, axis, step], "tta/mirrored")], "tta/both",
+                        axis=0)
 
     def layers(self, begin: str) -> str:
         """All layers; returns the name of the network's output."""
@@ -132,17 +148,18 @@ class Writer:
         """From the network's output to the graph's."""
         ends_in_softmax = isinstance(self.network.node(self.network.output).layer, Softmax)
         calibration = self.model.calibration
-        if ends_in_softmax and not calibration and not self.model.tta:
+        if ends_in_softmax and not calibration and self.model.tta == views.NONE:
             self.add("Identity", [scores], PROBABILITIES, PROBABILITIES)
             return
         if ends_in_softmax:
             scores = self.add("Log", [scores], "calibration/log")
-        if self.model.tta:
-            form = self.constant("tta/form", [2, -1, len(self.model.classes)], np.int64)
+        if self.model.tta != views.NONE:
+            weights = np.array([*views.places(self.model.tta).values()] * 2)[:, None, None] / 2
+            form = self.constant("tta/form", [len(weights), -1, len(self.model.classes)], np.int64)
             first = self.constant("tta/first", [0], np.int64)
-            scores = self.add("ReduceSum", [self.add("Reshape", [scores, form], "tta/pairs"), first], "tta/sum",
-                              keepdims=0)
-            scores = self.add("Mul", [scores, self.constant("tta/half", np.float32(0.5))], "tta/mean")
+            scores = self.add("Reshape", [scores, form], "tta/views")
+            scores = self.add("Mul", [scores, self.constant("tta/weights", weights)], "tta/weighted")
+            scores = self.add("ReduceSum", [scores, first], "tta/mean", keepdims=0)
         if calibration:
             temperature = self.constant("calibration/temperature", np.float32(calibration.temperature))
             scores = self.add("Div", [scores, temperature], "calibration/scores")
