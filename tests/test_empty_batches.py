@@ -9,6 +9,7 @@ from pellucid import Model, Preprocessing
 from pellucid import layers as L
 from pellucid.layers.base import LAYERS
 from pellucid.network import Network, Residual, Sequential
+from pellucid.views import KINDS
 
 SHAPE, CLASSES = (6, 5, 3), 4
 GREY = (6, 5, 1)
@@ -88,3 +89,6 @@ def test_no_images_of_another_shape_are_refused_all_the_same(shape):
     model = Model(NETWORKS["Conv"], 0)
     with pytest.raises(ValueError, match=r"expected images of shape \(N, 6, 5, 3\)"):
         model.logits(np.zeros(shape, np.float32))
+    for kind in KINDS:
+        with pytest.raises(ValueError, match=r"expected images of shape \(N, 6, 5, 3\)"):
+            model.log_probabilities(np.zeros(shape, np.float32), tta=kind)

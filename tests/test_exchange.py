@@ -109,6 +109,15 @@ def test_onnx_runtime_and_pytorch_give_the_models_answers(body, temperature, tta
     np.testing.assert_allclose(answer(images), expected, atol=1e-5)
 
 
+def test_views_of_larger_images_move_by_more(tmp_path):
+    images = pictures(3, (64, 70, 3))
+    network = Network.build((64, 70, 3), Sequential(Conv(4, 3, stride=2), ReLU(), GlobalMaxPool(), Dense(4)))
+    model = Model(network, 5, preprocessing=Preprocessing.from_images(images), tta="shifts")
+    assert np.abs(model.predict(images) - np.exp(model.log_probabilities(images, tta="mirror"))).max() > 1e-3
+    for export, name in ((onnx_files.export, "m.onnx"), (torch_source.export, "m.py")):
+        assert export(model, tmp_path / name, ("noise", images)).difference < 1e-5
+
+
 @pytest.mark.parametrize("tta", KINDS)
 @pytest.mark.parametrize("body", EVERYTHING, ids=NAMES)
 def test_what_was_exported_comes_back_the_same(body, tta, tmp_path):

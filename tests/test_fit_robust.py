@@ -143,16 +143,17 @@ def stopped(data, tmp_path_factory):
 
 KEYS = ("network", "preprocessing", "optimizer", "batch_size", "epoch_steps", "steps", "source", "network_name",
         "data", "data_digest", "split", "split_digest", "classes", "seed", "label_smoothing", "shift", "mirror",
-        "cutout", "averaging", "patience", "init", "slow", "biases", "fresh", "notes", "class_weights", "format")
+        "cutout", "averaging", "tta", "patience", "init", "slow", "biases", "fresh", "notes", "class_weights", "format")
 
 
 class TestDamagedConfig:
     @pytest.mark.parametrize("key, value", [
-        *((key, value) for key in KEYS for value in (True, [[]], {"a": None}) if (key, value) != ("mirror", True)),
+        *((key, value) for key in KEYS for value in (True, [[]], {"a": None})
+          if value is not True or key not in ("mirror", "tta")),
         ("epoch_steps", 0), ("epoch_steps", 10**6), ("batch_size", -1), ("batch_size", 10**6), ("steps", 10**9 + 1),
         ("steps", 2.5), ("shift", -1), ("shift", 8), ("cutout", 9), ("averaging", -1), ("slow", 0), ("slow", 2),
         ("biases", 0), ("class_weights", [1, 1]), ("class_weights", [1, -1, 1]), ("class_weights", ["a", 1, 1]),
-        ("seed", -1), ("label_smoothing", 1), ("classes", ["a"]),
+        ("seed", -1), ("label_smoothing", 1), ("classes", ["a"]), ("tta", "all"), ("tta", 1),
         ("label_smoothing", 10**400), ("split", {"train": "x", "validation": 1, "test": 1}),
         ("result", []), ("result", {"test": {"count": 1}}), ("result", {"test": 5}),
     ])

@@ -131,23 +131,30 @@ def test_tta_is_the_mean_with_the_mirror_image(tmp_path):
         Model(one.network, tta="no")
 
 
-@pytest.mark.parametrize("side, by", [(5, 1), (64, 2)])
-def test_tta_by_shifts_is_the_mean_over_moved_images_too(side, by, tmp_path):
-    network = Network.build((side, side + 3, 2), Sequential(Conv(5, 3), ReLU(), GlobalMaxPool(), Dense(3)))
-    images = np.random.default_rng(1).integers(0, 256, (3, side, side + 3, 2), np.uint8)
+@pytest.mark.parametrize("height, width, channels, by", [(5, 8, 2, 1), (70, 64, 1, 2)])
+def test_tta_by_shifts_is_the_mean_over_moved_images_too(height, width, channels, by, tmp_path):
+    network = Network.build((height, width, channels), Sequential(Conv(5, 3), ReLU(), GlobalMaxPool(), Dense(3)))
+    images = np.random.default_rng(1).integers(0, 256, (3, height, width, channels), np.uint8)
     plain = Model(network, 4, preprocessing=Preprocessing.from_images(images))
     moved = Model(network, 4, preprocessing=plain.preprocessing, tta="shifts")
     expected = np.zeros((3, 3))
     for down, right, weight in [(0, 0, 4), (by, by, 1), (by, -by, 1), (-by, by, 1), (-by, -by, 1)]:
-        rows = [abs(y - down) for y in range(side)]  # reflected at the first row, which is not repeated
-        rows = [min(y, 2 * (side - 1) - y) for y in rows]
-        columns = [abs(x - right) for x in range(side + 3)]
-        columns = [min(x, 2 * (side + 2) - x) for x in columns]
+        # Reflected at the outermost row and column, which are not repeated.
+        rows = [min(abs(y - down), 2 * (height - 1) - (y - down)) for y in range(height)]
+        columns = [min(abs(x - right), 2 * (width - 1) - (x - right)) for x in range(width)]
         for x in (images[:, rows][:, :, columns], images[:, rows][:, :, columns[::-1]]):
             expected += weight / 16 * plain.logits(plain.preprocessing.apply(x))
     given = moved.log_probabilities(images)
     np.testing.assert_allclose(given - given[:, :1], expected - expected[:, :1], atol=1e-5)
-    np.testing.assert_array_equal(moved.log_probabilities(images, tta="none"), plain.log_probabilities(images))
+    np.testing.assert_allclose(moved.log_probabilities(plain.preprocessing.apply(images)), given, atol=1e-6)
+    if channels == 1:
+        np.testing.assert_array_equal(moved.log_probabilities(images[..., 0]), given)
+    for none in ("none", False):
+        np.testing.assert_array_equal(moved.log_probabilities(images, tta=none), plain.log_probabilities(images))
+    with pytest.raises(ValueError, match="tta must be one of none, mirror, shifts, got 'Mirror'"):
+        plain.log_probabilities(images, tta="Mirror")
+    with pytest.raises(ValueError, match="tta mirrors and moves images"):
+        Model(Network.build((6,), Dense(3)), 0).log_probabilities(np.zeros((2, 6), np.float32), tta="mirror")
     moved.save(tmp_path / "m.safetensors")
     assert pellucid.load(tmp_path / "m.safetensors").tta == "shifts"
 

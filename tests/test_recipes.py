@@ -1,6 +1,7 @@
 """What training chooses where nothing is asked for: mirroring, network, width, size of pictures, optimiser. And that
 all of it together resumes to the bit."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -15,7 +16,7 @@ from pellucid.estimator import ImageClassifier
 from pellucid.layers import BatchNorm, Conv, Dense, Flatten, GlobalAvgPool, MaxPool, ReLU
 from pellucid.model import Model, load
 from pellucid.network import Network, Sequential
-from pellucid.training import gradients, handedness, plan, recipes
+from pellucid.training import engines, gradients, handedness, measuring, plan, recipes
 from pellucid.training.fit import fit
 
 
@@ -191,7 +192,9 @@ class TestTTA:
         ({"mirror": True}, "mirror"), ({"mirror": False}, "none"), ({"mirror": True, "tta": False}, "none"),
         ({"mirror": False, "tta": True}, "mirror"), ({"mirror": False, "tta": "shifts"}, "shifts"),
         ({"mirror": True, "recipe": "best"}, "shifts"), ({"mirror": False, "recipe": "best"}, "none"),
-        ({"mirror": True, "recipe": "best", "tta": "mirror"}, "mirror")])
+        ({"mirror": True, "recipe": "best", "tta": "mirror"}, "mirror"),
+        ({"mirror": True, "recipe": "best", "shift": 0}, "mirror"),
+        ({"mirror": True, "shift": 0, "tta": "shifts"}, "shifts")])
     def test_goes_with_mirroring_unless_asked(self, data, options, expected, tmp_path):
         run = fit(small(), data, epochs=1, out=tmp_path / "run", **options)
         assert run.model.tta == run.setup.tta == expected
@@ -209,7 +212,24 @@ class TestTTA:
             fit(data="no such folder", tta="no")
         with pytest.raises(SystemExit) as ended:
             main(["train", "no such folder", "--tta", "no"])
-        assert ended.value.code == 1 and "tta must be one of none, mirror, shifts" in capsys.readouterr().err
+        assert ended.value.code == 2 and "--tta must be one of none, mirror, shifts" in capsys.readouterr().err
+
+    @pytest.mark.parametrize("old, expected", [(True, "mirror"), (False, "none")])
+    def test_older_runs_resume(self, data, old, expected, tmp_path):
+        fit(small(), data, epochs=3, batch_size=16, tta=old, out=tmp_path / "run", progress=interrupt_at(4))
+        config = tmp_path / "run" / "config.json"
+        settings = json.loads(config.read_text())
+        assert settings["tta"] == expected
+        config.write_text(json.dumps({**settings, "tta": old}))
+        run = fit(data=data, out=tmp_path / "run", resume=True)
+        assert not run.interrupted and run.model.tta == run.setup.tta == expected
+
+    @pytest.mark.parametrize("tta, times", [("none", 1), ("mirror", 1), ("shifts", 5)])
+    def test_the_plan_allows_for_all_views_in_the_test(self, data, tta, times):
+        run = fit(small(), data, epochs=1, tta=tta, out=False)
+        pace = measuring.measure(run.setup, run.parts, engines.choose(), 0.05)
+        validation, test = len(run.parts.validation), len(run.parts.test)
+        assert pace.end / pace.epoch == pytest.approx(times * (validation + test) / validation)
 
     def test_shifts_do_not_choose_the_epoch(self, data, monkeypatch):
         """Validation after each epoch would take five times as long."""

@@ -407,7 +407,7 @@ def test_without_pytorch_one_line_says_how_to_get_it(kernels, options, tmp_path,
 
 def test_without_kernels_pytorch_runs_instead(monkeypatch, tmp_path, data):
     x = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 1), np.uint8)
-    trained = fit(small(), data, epochs=1, out=tmp_path / "a").model
+    trained = fit(small(), data, epochs=1, tta="shifts", out=tmp_path / "a").model
     expected = trained.predict(x)
     loader.library.cache_clear()
     with monkeypatch.context() as patched:

@@ -136,9 +136,10 @@ def train(
     from .training.engines import ENGINES, PRECISIONS
     from .training.plan import duration, whole
     from .training.recipes import RECIPES
+    from .views import KINDS
 
-    for name, value, known in (("--recipe", recipe, RECIPES), ("--fit", fit_by, FITS), ("--engine", engine, ENGINES),
-                               ("--precision", precision, PRECISIONS)):
+    for name, value, known in (("--recipe", recipe, RECIPES), ("--fit", fit_by, FITS), ("--tta", tta, KINDS),
+                               ("--engine", engine, ENGINES), ("--precision", precision, PRECISIONS)):
         if value is not None and value not in known:
             raise typer.BadParameter(f"{name} must be one of {', '.join(known)}, got {value!r}")
     if time is not None:

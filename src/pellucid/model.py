@@ -54,8 +54,7 @@ class Model:
         if classes is not None and len(set(classes)) != len(classes):
             raise ValueError("two classes have the same name; give each its own")
         tta = views.named(tta)
-        if tta != views.NONE and (len(network.input_shape) != 3 or min(network.input_shape[:2]) < 2):
-            raise ValueError(f"tta mirrors and moves images, and the network reads {network.input_shape}")
+        _check_views(tta, network)
         self.network, self.preprocessing, self.calibration, self.tta = network, preprocessing, calibration, tta
         self.classes = [str(c) for c in (classes if classes is not None else range(outputs))]
         self.record = dict(record or {})  # how it was trained, as JSON
@@ -91,11 +90,11 @@ class Model:
     def parameters(self) -> dict[str, np.ndarray]:
         """All parameters by name, running statistics included, float32 in PyTorch's layout. Read only: they change as
         the model is trained; see `load_parameters`."""
-        views = {}
+        arrays = {}
         for name, array in self.buffer.arrays.items():
-            views[name] = array.view()
-            views[name].flags.writeable = False
-        return views
+            arrays[name] = array.view()
+            arrays[name].flags.writeable = False
+        return arrays
 
     def load_parameters(self, values: Mapping[str, np.ndarray]) -> None:
         """Copy parameters in. Raises ValueError, changing nothing, unless names and shapes are the network's."""
@@ -146,9 +145,12 @@ class Model:
         the model's unless given.
 
         `images` are uint8 as `predict` takes them, or float32 as `logits` does; they are read some at a time. Raises
-        ValueError for arrays that do not fit, for uint8 without preprocessing, and for a network whose output is a map.
+        ValueError for arrays that do not fit, for uint8 without preprocessing, for a network whose output is a map, and
+        for an unknown `tta`.
         """
         self.require_classes()
+        tta = self.tta if tta is None else views.named(tta)
+        _check_views(tta, self.network)
         if np.ndim(images) and len(images) > READ:
             parts = (images[i:i + READ] for i in range(0, len(images), READ))
             return np.concatenate([self.log_probabilities(part, calibrated=calibrated, tta=tta) for part in parts])
@@ -159,9 +161,10 @@ class Model:
                 images = images[..., None]
         elif images.dtype != np.float32:
             raise ValueError(f"expected uint8 or float32 images, got {images.dtype}")
+        self._require(images)
         # Infinite outputs give NaN, which says what is the matter; a probability may be zero.
         with np.errstate(invalid="ignore", divide="ignore"):
-            z = sum(weight * self._scores(view) for view, weight in views.of(tta or self.tta, images))
+            z = sum(weight * self._scores(view) for view, weight in views.of(tta, images))
             if calibrated and self.calibration:
                 z /= self.calibration.temperature
             z -= z.max(axis=-1, keepdims=True)
@@ -194,10 +197,13 @@ class Model:
         if not self.preprocessing:
             raise ValueError("this model has no preprocessing for uint8 images; use `logits` on float32 images")
 
-    def _run(self, images: np.ndarray) -> np.ndarray:
+    def _require(self, images: np.ndarray) -> None:
         if images.shape[1:] != self.network.input_shape or images.ndim != len(self.network.input_shape) + 1:
             raise ValueError(f"expected images of shape (N, {', '.join(map(str, self.network.input_shape))}), "
                              f"got {images.shape}")
+
+    def _run(self, images: np.ndarray) -> np.ndarray:
+        self._require(images)
         if self._engine is None and not compiled():
             self.use(_on_torch(self))
         if self._engine is not None:
@@ -278,6 +284,12 @@ def _on_torch(model: Model) -> OnDevice:
     return OnDevice(model, device_of("cpu"))
 
 
+def _check_views(tta: str, network: Network) -> None:
+    least = {views.NONE: 0, views.MIRROR: 1, views.SHIFTS: 2}[tta]
+    if least and (len(network.input_shape) != 3 or min(network.input_shape[:2]) < least):
+        raise ValueError(f"tta mirrors and moves images, and the network reads {network.input_shape}")
+
+
 def _rebuilt(network, preprocessing, classes, record, calibration, tta, parameters) -> Model:
     """A copy of a model from its parts: plans hold addresses and are made anew."""
     model = Model(network, None, preprocessing=preprocessing, classes=classes, record=record, calibration=calibration,
@@ -295,7 +307,7 @@ def _described(path, texts: Mapping[str, str]) -> tuple[Network, dict]:
         keys = ("network", "preprocessing", "classes", "record")
         parts = {key: modelfile.parse_json(texts[key], key) for key in keys}
         parts["calibration"] = modelfile.parse_json(texts.get("calibration", "null"), "calibration")
-        parts["tta"] = modelfile.parse_json(texts.get("tta", "false"), "tta")  # once true or false
+        parts["tta"] = modelfile.parse_json(texts.get("tta", "false"), "tta")
     except KeyError as e:
         raise ModelFileError(f"{path}: the metadata has no {e.args[0]!r}") from None
     except ModelFileError as e:

@@ -10,8 +10,8 @@ from .network import brief
 
 NONE, MIRROR, SHIFTS = KINDS = "none", "mirror", "shifts"
 SIDE = 32  # pixels of an image for one by which it is moved
-# Weights of an image where it is and moved (down, right). Jordan, "94% on CIFAR-10 in 3.29 seconds on a single GPU",
-# 2024, section 3.5, has two of these diagonals.
+# Weights of an image where it is and moved, in steps (down, right). Jordan, "94% on CIFAR-10 in 3.29 seconds on a
+# single GPU", 2024, section 3.5, has two of these diagonals.
 PLACES = {(0, 0): 1 / 2, (-1, -1): 1 / 8, (-1, 1): 1 / 8, (1, -1): 1 / 8, (1, 1): 1 / 8}
 
 
@@ -30,32 +30,39 @@ def quick(kind: str) -> str:
 
 
 def step(size: tuple[int, int]) -> int:
-    """Pixels by which images of (height, width) are moved."""
+    """Pixels by which "shifts" moves images of (height, width)."""
     return max(round(min(size) / SIDE), 1)
 
 
-def places(kind: str) -> dict[tuple[int, int], float]:
-    """Where images are moved to, in steps down and right, and the weight of each place; these add up to 1."""
-    return PLACES if kind == SHIFTS else {(0, 0): 1.0}
+def border(kind: str, size: tuple[int, int]) -> int:
+    """Pixels that images of (height, width) are widened by on each side, by reflection, for `crops` to lie in."""
+    return step(size) if kind == SHIFTS else 0
+
+
+def crops(kind: str, size: tuple[int, int]) -> list[tuple[int, int, float]]:
+    """(top, left, weight) of the views in images of (height, width) with their border; weights add up to 1. Each is
+    looked at as it is and, but for "none", mirrored."""
+    if kind != SHIFTS:
+        return [(0, 0, 1.0)]
+    by = step(size)
+    return [(by + by * down, by + by * right, weight) for (down, right), weight in PLACES.items()]
 
 
 def count(kind: str) -> int:
     """The number of views."""
-    return len(places(kind)) * (1 if kind == NONE else 2)
+    return len(crops(kind, (SIDE, SIDE))) * (1 if kind == NONE else 2)
 
 
 def of(kind: str, images: np.ndarray) -> Iterator[tuple[np.ndarray, float]]:
-    """Views of images (N, H, W, C), of any number type, and their weights, which add up to 1.
-
-    What a move brings into view is the picture's own border reflected. All but "none" have each view mirrored too.
-    """
+    """Views of images (N, H, W, C), of any number type, and their weights, which add up to 1. For "none" they may have
+    any shape."""
     if kind == NONE:
         yield images, 1.0
         return
-    height, width = images.shape[1:3]
-    by = step((height, width))
-    padded = np.pad(images, ((0, 0), (by, by), (by, by), (0, 0)), "reflect") if kind == SHIFTS else None
-    for (down, right), weight in places(kind).items():
-        moved = images if padded is None else padded[:, by - by * down:, by - by * right:][:, :height, :width]
-        yield np.ascontiguousarray(moved), weight / 2
-        yield np.ascontiguousarray(moved[:, :, ::-1]), weight / 2
+    height, width = size = images.shape[1:3]
+    if by := border(kind, size):
+        images = np.pad(images, ((0, 0), (by, by), (by, by), (0, 0)), "reflect")
+    for top, left, weight in crops(kind, size):
+        view = images[:, top:top + height, left:left + width]
+        yield view, weight / 2
+        yield view[:, :, ::-1], weight / 2

@@ -31,7 +31,7 @@ def evaluate(model: Model, images: np.ndarray, labels: np.ndarray, *, top: tuple
 
     A k of `top` that is not below the number of classes says nothing and is left out; 1 is always there. `files` and
     `indices` say how images are called where the evaluation names some. Raises ValueError for no images, labels out of
-    range or another number of them, and images of a shape the network does not take.
+    range or another number of them, images of a shape the network does not take, and an unknown `tta`.
     """
     if len(images) == 0:
         raise ValueError("there are no images to evaluate on")

@@ -8,7 +8,7 @@ from math import prod
 
 import numpy as np
 
-from .. import data
+from .. import data, views
 from ..data.arrays import spread
 from ..data.pictures import FITS
 from ..model import Model
@@ -73,7 +73,7 @@ def compare(model: Model, answer: Callable[[np.ndarray], np.ndarray], name: str,
     are compared with those that the model's preprocessing makes, and the model is asked about them.
     """
     differences, agreed, levels = [0.0], 0, 0
-    for part in _batches(images):
+    for part in _batches(images, max(BATCH // views.count(model.tta), 1)):
         ready = part
         if resized is not None:
             ready = resized(part).astype(np.uint8)
@@ -84,12 +84,12 @@ def compare(model: Model, answer: Callable[[np.ndarray], np.ndarray], name: str,
     return Agreement(name, len(images), float(np.max(differences)), agreed, levels)
 
 
-def _batches(images: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
-    """Runs of images of one size, of at most `BATCH` images and `LARGEST` pixels if they are several."""
+def _batches(images: Sequence[np.ndarray], most_images: int) -> Iterator[np.ndarray]:
+    """Runs of images of one size, of at most so many images and `LARGEST` pixels if they are several."""
     first = 0
     while first < len(images):
         shape = images[first].shape
-        most = max(min(BATCH, LARGEST // prod(shape[:2])), 1)
+        most = max(min(most_images, LARGEST // prod(shape[:2])), 1)
         end = first + 1
         while end < len(images) and end - first < most and images[end].shape == shape:
             end += 1

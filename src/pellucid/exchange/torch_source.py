@@ -93,10 +93,10 @@ VIEWS = '''
 
 def views(x):
     """What the answer is the mean over: prepared images as they are and moved, each mirrored too; and weights."""
-    height, width, by = *x.shape[2:], {step}
-    padded = F.pad(x, (by, by, by, by), "reflect")
-    for (down, right), weight in {places}.items():
-        view = padded[:, :, by - by * down:, by - by * right:][:, :, :height, :width]
+    height, width = x.shape[2:]
+    x = F.pad(x, ({by}, {by}, {by}, {by}), "reflect")
+    for top, left, weight in {crops}:
+        view = x[:, :, top:top + height, left:left + width]
         yield view, weight / 2
         yield view.flip(3), weight / 2
 '''
@@ -168,7 +168,7 @@ def source(model: Model, module: str) -> tuple[str, dict[str, str]]:
         scores = f"({scores} + self.scores(x.flip(3)){log}) / 2"
     elif model.tta == views.SHIFTS:
         scores = f"sum(weight * self.scores(view){log} for view, weight in views(x))"
-        functions = VIEWS.format(step=views.step((height, width)), places=views.places(model.tta))
+        functions = VIEWS.format(by=views.step((height, width)), crops=views.crops(model.tta, (height, width)))
     text = HEAD.format(
         version=__version__, module=module, weights=f"{module}.safetensors", size=f"{height}, {width}, {channels}",
         classes=len(model.classes), names=ascii(model.classes), mean=list(p.mean), std=list(p.std),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .. import draw, evaluation
+from .. import draw, evaluation, views
 from ..data import check
 from ..evaluation import Evaluation
 from ..evaluation.advice import Advice, advise
@@ -43,7 +43,9 @@ def of_run(run: Run) -> str:
     parts, setup, model = run.parts, run.setup, run.model
     result = run.evaluation or evaluation.evaluate_part(model, parts, part)
     most = int(min(SEEN, BUDGET // max(sum(setup.network.macs.values()), 1)))
-    seen = evaluation.evaluate_part(model, parts, "train", most) if most >= LEAST_SEEN else None
+    seen = None
+    if most >= LEAST_SEEN:
+        seen = evaluation.evaluate_part(model, parts, "train", most, tta=views.quick(model.tta))
     counts = {name: np.bincount(getattr(parts, name).labels, minlength=len(parts.classes)) for name in setup.split}
     points = advise(result, seen=seen, counts=counts["train"], in_two_classes=len(check.in_two_classes(parts)))
     if run.interrupted:
@@ -156,7 +158,8 @@ def _training(run: Run, seen: Evaluation | None) -> Section:
     lead = (f"{number(run.steps, 'step')} of {number(run.setup.plan.batch_size, 'image')}, which is {_epochs(run)}, in "
             f"{spoken(run.seconds)}.{ended} The weights of epoch "
             f"{run.best['epoch']} are kept: {percent(run.best['validation_accuracy'])} of the validation images are "
-            "right with them.")
+            "right with them" + (
+                ", by an image and its mirror image alone." if views.quick(run.model.tta) != run.model.tta else "."))
     if run.higher:
         lead += (f" After epoch {run.higher['epoch']} {percent(run.higher['validation_accuracy'])} were, a lead that "
                  "may be chance.")

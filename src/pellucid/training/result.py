@@ -17,7 +17,7 @@ from .setup import Setup
 class Run:
     """What `fit` gives back.
 
-    `model` holds the best weights by validation (see `choice`) and `best` is the row of their epoch;
+    `model` holds the best weights by validation (see `choice`) and `best` is the row of their epoch, by `views.quick`;
     `history` has a row an epoch, as metrics.csv. `test` is the best weights' evaluation on the test images, made once,
     when training is complete: None for a run that was interrupted. `stopped` says that validation had stalled before
     the last epoch. `folder` is None where nothing was written. `parts` are the data as they were split, `evaluation`

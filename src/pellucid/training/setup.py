@@ -66,9 +66,6 @@ class Setup:
     recipe: str | None = None
     notes: list[str] = field(default_factory=list)
 
-    def __post_init__(self):
-        object.__setattr__(self, "tta", views.named(self.tta))  # older settings have true or false
-
     @property
     def augmentation(self) -> augment.Augmentation:
         return augment.Augmentation(self.shift, self.mirror, self.cutout)
@@ -149,6 +146,7 @@ class Setup:
                 network=Network.from_json(config["network"]),
                 preprocessing=Preprocessing.from_json(config["preprocessing"]),
                 optimizer=optim.from_json(config["optimizer"]),
+                tta=views.named(config["tta"]),
                 plan=Plan(*(config[name] for name in ("batch_size", "epoch_steps", "steps"))),
                 **{name: config[name] for name in _PLAIN},
             )
@@ -199,7 +197,7 @@ class Setup:
 _PLAIN = {
     "network_name": str, "data": str, "source": (str, type(None)), "data_digest": str, "split": dict,
     "split_digest": str, "classes": list, "seed": int, "label_smoothing": (int, float), "shift": int, "mirror": bool,
-    "cutout": int, "averaging": int, "tta": (str, bool), "class_weights": (list, type(None)), "patience": int,
+    "cutout": int, "averaging": int, "class_weights": (list, type(None)), "patience": int,
     "init": (str, type(None)), "slow": (int, float), "biases": (int, float), "fresh": list, "notes": list,
     "recipe": (str, type(None)),
 }
@@ -238,7 +236,7 @@ def prepare(
     class_weights: list[float] | None,
     notes: list[str],
     averaging: bool,
-    tta: str | bool | None,
+    tta: str | None,
     patience: int | None,
     begin: Beginning | None,
     recipe: str | None,
@@ -271,10 +269,13 @@ def prepare(
     _check_label_smoothing(label_smoothing)
     changes = replace(changes, shift=_checked_shift(changes.shift, shape),
                       cutout=whole("cutout", changes.cutout, 0, min(shape[:2])))
-    tta = (recipe_of(recipe).tta if changes.mirror else views.NONE) if tta is None else tta
+    if tta is None:
+        tta = recipe_of(recipe).tta if changes.mirror else views.NONE
+        if changes.shift < views.border(tta, shape[:2]):  # training has not seen images moved so far
+            tta = views.quick(tta)
     if tta != views.NONE:
         notes = [*notes, "answers are the mean over an image and its mirror image" + (
-            ", as they are and moved to four sides" if tta == views.SHIFTS else "")]
+            ", as they are and moved along the diagonals" if tta == views.SHIFTS else "")]
     if patience is None:
         patience = max(plan.epochs // 2, 10)
     mine = optimizer or default_optimizer(network, plan, lr, new=begin is None)

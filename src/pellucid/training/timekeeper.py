@@ -25,7 +25,7 @@ class Timekeeper:
     """
 
     def __init__(self, ends: float, pace: Pace):
-        self.ends, self.pace = ends, pace
+        self.ends, self.pace, self._measured = ends, pace, pace
         self._validated = self._told = False  # whether an epoch has just ended, and whether that told its end's pace
         self._start()
 
@@ -66,8 +66,10 @@ class Timekeeper:
         enough."""
         if self._steps >= LEAST:
             seconds = self._seconds / self._steps
-            # The test at the end will be slower, or faster, by as much.
-            self.pace = replace(self.pace, step=seconds, end=self.pace.end * seconds / self.pace.step)
+            # Where the machine is slower the test at the end will be, too; but it may be the steps alone that are
+            # faster than they were thought to be.
+            slower = max(seconds / self._measured.step, 1.0)
+            self.pace = replace(self.pace, step=seconds, end=self._measured.end * slower)
         elif self._epochs >= LEAST:  # of one step each: what of it is the step's cannot be told
             seconds = self._epoch_seconds / self._epochs
             self.pace = self.pace.scaled(seconds / (self.pace.step + self.pace.epoch))

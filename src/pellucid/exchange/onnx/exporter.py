@@ -116,16 +116,14 @@ class Writer:
 
     def as_views(self, x: str) -> str:
         """The batch as often as there are views: at all places, then all these from right to left."""
-        if self.model.tta == views.SHIFTS:
-            height, width = self.network.input_shape[:2]
-            by, moved = views.step((height, width)), []
+        height, width = size = self.network.input_shape[:2]
+        if by := views.border(self.model.tta, size):
             pads = self.constant("tta/pads", [0, by, by, 0] * 2, np.int64)
-            padded = self.add("Pad", [x, pads], "tta/padded", mode="reflect")
+            padded, moved = self.add("Pad", [x, pads], "tta/padded", mode="reflect"), []
             axes = self.constant("tta/axes", [1, 2], np.int64)
-            for i, (down, right) in enumerate(views.places(self.model.tta)):
-                start = np.array([by - by * down, by - by * right])
+            for i, (top, left, _) in enumerate(views.crops(self.model.tta, size)):
                 ends = [self.constant(f"tta/{name}{i}", values, np.int64) for name, values in (
-                    ("start", start), ("end", start + (height, width)))]
+                    ("start", [top, left]), ("end", [top + height, left + width]))]
                 moved.append(self.add("Slice", [padded, *ends, axes], f"tta/moved{i}"))
             x = self.add("Concat", moved, "tta/moved", axis=0)
         start, end, axis, step = (self.constant(f"tta/{name}", [value], np.int64) for name, value in (
@@ -154,7 +152,8 @@ class Writer:
         if ends_in_softmax:
             scores = self.add("Log", [scores], "calibration/log")
         if self.model.tta != views.NONE:
-            weights = np.array([*views.places(self.model.tta).values()] * 2)[:, None, None] / 2
+            crops = views.crops(self.model.tta, self.network.input_shape[:2])
+            weights = np.array([weight / 2 for _, _, weight in crops] * 2)[:, None, None]
             form = self.constant("tta/form", [len(weights), -1, len(self.model.classes)], np.int64)
             first = self.constant("tta/first", [0], np.int64)
             scores = self.add("Reshape", [scores, form], "tta/views")
