@@ -94,6 +94,29 @@ class TestRecipes:
         assert widths == sorted(widths) and widths[0] == 16 and widths[2] == 64
         assert "width 64" in " ".join(chosen.value.args[0].notes)
 
+    def test_a_wider_network_that_may_fit_is_timed(self, monkeypatch):
+        """Width 32 can take only 1.3 times as long as 16, which multiply-adds do not tell."""
+        rng = np.random.default_rng(0)
+        data = datasets.to_dataset("noise", rng.integers(0, 256, (300, 32, 32, 3), dtype=np.uint8),
+                                   np.arange(300) % 2)
+        timed = []
+
+        class Enough(Exception):
+            pass
+
+        def stop(setup, folder):
+            raise Enough(setup)
+
+        def measure(setup, parts, engine, seconds):
+            timed.append(setup.network.node("conv2").layer.filters)
+            return plan.Pace({16: 1.0, 32: 1.3}[timed[-1]], 0.0, 0.0)
+
+        monkeypatch.setattr("pellucid.training.fit.measure", measure)
+        epoch = plan.plan(len(datasets.split(data, 0).train)).epoch_steps
+        with pytest.raises(Enough) as chosen:
+            fit(data=data, time=epoch * 8, out=False, on_start=stop)
+        assert timed == [16, 32] and chosen.value.args[0].network.node("conv2").layer.filters == 32
+
     def test_time_that_is_reserved_is_not_trained_in(self, data, monkeypatch):
         class Enough(Exception):
             pass

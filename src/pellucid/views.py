@@ -50,7 +50,7 @@ def crops(kind: str, size: tuple[int, int]) -> list[tuple[int, int, float]]:
 
 def count(kind: str) -> int:
     """The number of views."""
-    return len(crops(kind, (SIDE, SIDE))) * (1 if kind == NONE else 2)
+    return {NONE: 1, MIRROR: 2, SHIFTS: 2 * len(PLACES)}[kind]
 
 
 def of(kind: str, images: np.ndarray) -> Iterator[tuple[np.ndarray, float]]:

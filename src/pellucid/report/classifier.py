@@ -158,14 +158,15 @@ def _training(run: Run, seen: Evaluation | None) -> Section:
     lead = (f"{number(run.steps, 'step')} of {number(run.setup.plan.batch_size, 'image')}, which is {_epochs(run)}, in "
             f"{spoken(run.seconds)}.{ended} The weights of epoch "
             f"{run.best['epoch']} are kept: {percent(run.best['validation_accuracy'])} of the validation images are "
-            "right with them" + (
-                ", by an image and its mirror image alone." if views.quick(run.model.tta) != run.model.tta else "."))
+            "right with them.")
     if run.higher:
         lead += (f" After epoch {run.higher['epoch']} {percent(run.higher['validation_accuracy'])} were, a lead that "
                  "may be chance.")
     if seen is not None:
         which = "" if seen.count == len(run.parts.train) else f"{seen.count:,} of "
         lead += f" Of {which}the images that it was trained on, as they are, {percent(seen.accuracy)} are right."
+    if views.quick(run.model.tta) != run.model.tta:
+        lead += " These are answers by an image and its mirror image alone."
     return section("Training", "training", "classifier/training.html", lead=lead, pictures=pictures)
 
 

@@ -98,7 +98,7 @@ def fit(
         default they are.
     tta: test-time augmentation, the views that the model's answers are the mean over: "none", the image alone;
         "mirror" (or True), also its mirror image; "shifts", also both moved a little. None for what suits: "none" where
-        training images are not mirrored, else "mirror", and "shifts" by the recipe "best".
+        training images are not mirrored, else "mirror", and "shifts" by the recipe "best" if `shift` goes as far.
     patience: epochs without a higher validation accuracy after which training stops; None for half of them (at least
         10), 0 for never.
     resume: continue the run in `out` from its last step, under the settings it was started with: the weights end as

@@ -63,16 +63,16 @@ class Timekeeper:
 
     def revised(self, plan: Plan, step: int) -> Plan:
         """The plan by the pace since the last look, `step` steps of it being done; the same one where it is near
-        enough."""
+        enough. For when it is `due`."""
         if self._steps >= LEAST:
             seconds = self._seconds / self._steps
-            # Where the machine is slower the test at the end will be, too; but it may be the steps alone that are
-            # faster than they were thought to be.
-            slower = max(seconds / self._measured.step, 1.0)
-            self.pace = replace(self.pace, step=seconds, end=self._measured.end * slower)
-        elif self._epochs >= LEAST:  # of one step each: what of it is the step's cannot be told
-            seconds = self._epoch_seconds / self._epochs
-            self.pace = self.pace.scaled(seconds / (self.pace.step + self.pace.epoch))
+            self.pace, slower = replace(self.pace, step=seconds), seconds / self._measured.step
+        else:  # epochs of one step each: what of it is the step's cannot be told
+            slower = self._epoch_seconds / self._epochs / (self._measured.step + self._measured.epoch)
+            self.pace = self._measured.scaled(slower)
+        # Where the machine is slower the test at the end will be, too; but it may be the steps alone that are faster
+        # than they were thought to be.
+        self.pace = replace(self.pace, end=self._measured.end * max(slower, 1.0))
         self._start()
         end = steps_in_time(plan, step, (self.ends - self._looked) * SHARE - self.pace.end, self.pace)
         return plan if abs(end - plan.steps) <= CHANGE * (plan.steps - step) else replace(plan, steps=end)
