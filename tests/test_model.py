@@ -125,6 +125,8 @@ def test_tta_is_the_mean_with_the_mirror_image(tmp_path):
     both.save(tmp_path / "m.safetensors")
     np.testing.assert_array_equal(pellucid.load(tmp_path / "m.safetensors").predict(images), both.predict(images))
     np.testing.assert_array_equal(copy.deepcopy(both).predict(images), both.predict(images))
+    both.tta = False
+    np.testing.assert_array_equal(both.predict(images), one.predict(images))
     with pytest.raises(ValueError, match="tta"):
         Model(Network.build((6,), Dense(3)), tta="mirror")
     with pytest.raises(ValueError, match="tta must be one of none, mirror, shifts, got 'no'"):
@@ -149,11 +151,13 @@ def test_tta_by_shifts_is_the_mean_over_moved_images_too(height, width, channels
     np.testing.assert_allclose(moved.log_probabilities(plain.preprocessing.apply(images)), given, atol=1e-6)
     if channels == 1:
         np.testing.assert_array_equal(moved.log_probabilities(images[..., 0]), given)
+    with pytest.raises(ValueError, match="tta 'shifts' is of images"):
+        Model(Network.build((1, 6, 2), Sequential(GlobalMaxPool(), Dense(3))), tta="shifts")
     for none in ("none", False):
         np.testing.assert_array_equal(moved.log_probabilities(images, tta=none), plain.log_probabilities(images))
     with pytest.raises(ValueError, match="tta must be one of none, mirror, shifts, got 'Mirror'"):
         plain.log_probabilities(images, tta="Mirror")
-    with pytest.raises(ValueError, match="tta mirrors and moves images"):
+    with pytest.raises(ValueError, match="tta 'mirror' is of images"):
         Model(Network.build((6,), Dense(3)), 0).log_probabilities(np.zeros((2, 6), np.float32), tta="mirror")
     moved.save(tmp_path / "m.safetensors")
     assert pellucid.load(tmp_path / "m.safetensors").tta == "shifts"

@@ -53,8 +53,7 @@ class Model:
             raise ValueError(f"the network has {outputs} outputs, but {len(classes)} classes are named")
         if classes is not None and len(set(classes)) != len(classes):
             raise ValueError("two classes have the same name; give each its own")
-        tta = views.named(tta)
-        _check_views(tta, network)
+        tta = views.checked(tta, network.input_shape)
         self.network, self.preprocessing, self.calibration, self.tta = network, preprocessing, calibration, tta
         self.classes = [str(c) for c in (classes if classes is not None else range(outputs))]
         self.record = dict(record or {})  # how it was trained, as JSON
@@ -149,8 +148,7 @@ class Model:
         for an unknown `tta`.
         """
         self.require_classes()
-        tta = self.tta if tta is None else views.named(tta)
-        _check_views(tta, self.network)
+        tta = views.checked(self.tta if tta is None else tta, self.network.input_shape)
         if np.ndim(images) and len(images) > READ:
             parts = (images[i:i + READ] for i in range(0, len(images), READ))
             return np.concatenate([self.log_probabilities(part, calibrated=calibrated, tta=tta) for part in parts])
@@ -282,12 +280,6 @@ def _on_torch(model: Model) -> OnDevice:
         library()  # says what is missing
         raise
     return OnDevice(model, device_of("cpu"))
-
-
-def _check_views(tta: str, network: Network) -> None:
-    least = {views.NONE: 0, views.MIRROR: 1, views.SHIFTS: 2}[tta]
-    if least and (len(network.input_shape) != 3 or min(network.input_shape[:2]) < least):
-        raise ValueError(f"tta mirrors and moves images, and the network reads {network.input_shape}")
 
 
 def _rebuilt(network, preprocessing, classes, record, calibration, tta, parameters) -> Model:

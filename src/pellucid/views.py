@@ -24,6 +24,14 @@ def named(kind: str | bool) -> str:
     return kind
 
 
+def checked(kind: str | bool, shape: tuple[int, ...]) -> str:
+    """`named`, for a network that reads inputs of `shape`. Raises ValueError where these have no such views, too."""
+    kind = named(kind)
+    if kind != NONE and len(shape) != 3 or kind == SHIFTS and min(shape[:2]) < 2:
+        raise ValueError(f"tta {kind!r} is of images large enough for it, and the network reads {shape}")
+    return kind
+
+
 def quick(kind: str) -> str:
     """What comes near a kind in little time."""
     return MIRROR if kind == SHIFTS else kind
